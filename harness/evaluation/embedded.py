@@ -1,0 +1,73 @@
+"""What the embedded tasks need beside their YAML: data files, translation metrics, and running programs."""
+
+from __future__ import annotations
+
+import atexit
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.evaluation.sandbox import Sandbox
+
+TASKS = Path(__file__).parent / "tasks" / "embedded"
+Pairs = Sequence[tuple[str, str]]
+
+
+def load(file: str, **_: Any) -> dict[str, Any]:
+    """The task's documents. A function, since lm-eval resolves data files against the working directory."""
+    from datasets import Dataset
+
+    lines = (TASKS / "data" / file).read_text(encoding="utf-8").splitlines()
+    return {"test": Dataset.from_list([json.loads(line) for line in lines])}
+
+
+def to_swahili(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
+    """Translation metrics of English to Swahili; see :func:`translation`."""
+    return translation(doc["sentence_swh_Latn"], results[0])
+
+
+def to_english(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
+    """Translation metrics of Swahili to English; see :func:`translation`."""
+    return translation(doc["sentence_eng_Latn"], results[0])
+
+
+def translation(reference: str, answer: str) -> dict[str, Any]:
+    """Sentence chrF in [0, 1] (Popović 2015, W15-3049), and the pair for the corpus metrics."""
+    import sacrebleu
+
+    return {
+        "chrf": sacrebleu.sentence_chrf(answer, [reference]).score / 100,
+        "corpus_chrf": (reference, answer),
+        "corpus_bleu": (reference, answer),
+    }
+
+
+def corpus_chrf(pairs: Pairs) -> float:
+    """chrF over the whole corpus, 0 to 100."""
+    import sacrebleu
+
+    references, answers = zip(*pairs, strict=True)
+    return float(sacrebleu.corpus_chrf(answers, [references]).score)
+
+
+def corpus_bleu(pairs: Pairs) -> float:
+    """BLEU over the whole corpus, 0 to 100; the texts are tokenised already."""
+    import sacrebleu
+
+    references, answers = zip(*pairs, strict=True)
+    return float(sacrebleu.corpus_bleu(answers, [references], tokenize="none", force=True).score)
+
+
+@cache
+def _sandbox() -> Sandbox:
+    # lm-eval calls process_results with a document and nothing else, so the runner must be found from here.
+    sandbox = Sandbox()
+    atexit.register(sandbox.close)
+    return sandbox
+
+
+def program(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """1 if the generated program passes its asserts in a process of its own."""
+    return {"pass_at_1": float(_sandbox().run(results[0], doc["test_list"]).passed)}

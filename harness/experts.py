@@ -1,0 +1,280 @@
+"""Experts: from a name and a folder to checked, memory-mapped weights with a digest for every slot.
+
+Weights are read from safetensors only (a pickled checkpoint can run code when it is opened), never from the network,
+and no code of the checkpoint is run. Importing this module imports no torch; loading does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from harness.errors import LayerswapError
+from harness.plan import Mix, Plan, layer_slot, slot_names
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+# What may differ between two configs without a change in what the weights compute.
+_CONFIG_IGNORED = frozenset(
+    {
+        "_attn_implementation",
+        "_name_or_path",
+        "architectures",
+        "attention_dropout",
+        "bos_token_id",
+        "dtype",
+        "eos_token_id",
+        "hidden_dropout",
+        "initializer_range",
+        "max_position_embeddings",
+        "output_attentions",
+        "output_hidden_states",
+        "pad_token_id",
+        "tie_word_embeddings",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    }
+)
+
+
+class Digested(Protocol):
+    """What :func:`identity` needs to know of an expert; a record of an earlier load will do."""
+
+    @property
+    def slot_digests(self) -> Mapping[str, str]:
+        """SHA-256 (hex) of each slot's weights."""
+
+    @property
+    def config_digest(self) -> str:
+        """SHA-256 (hex) of the architecture: the part of the config that changes what weights compute."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedExpert:
+    """A checkpoint in memory, in evaluation mode and without gradients.
+
+    ``slot_digests`` are SHA-256 (hex) over dtype, shape and bytes of each slot's tensors, as loaded.
+    """
+
+    name: str
+    path: Path
+    model: PreTrainedModel
+    slot_digests: Mapping[str, str]
+    config_digest: str
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder layers."""
+        return len(self.slot_digests) - 3
+
+
+def load_expert(name: str, path: str | Path, dtype: str = "auto", base_path: str | Path | None = None) -> LoadedExpert:
+    """The causal LM in the local folder ``path``, its weights memory-mapped where ``dtype`` is the stored one.
+
+    ``dtype`` is one of :data:`DTYPES`; ``auto`` keeps the stored one. If the folder holds a PEFT adapter, it is merged
+    into the model in ``base_path`` (or into the base that the adapter names, if that is a local folder). Raises
+    :class:`LayerswapError` if the folder, its config or its safetensors are missing, or if weights are.
+    """
+    if dtype not in DTYPES:
+        raise LayerswapError(f"unknown dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+    folder = Path(path)
+    if not folder.is_dir():
+        raise LayerswapError(f"expert {name!r}: there is no folder {str(folder)!r}")
+    if (folder / "adapter_config.json").is_file():
+        model = _with_adapter(name, folder, dtype, base_path)
+    else:
+        model = _from_folder(name, folder, dtype)
+    return as_expert(name, model, folder)
+
+
+def as_expert(name: str, model: PreTrainedModel, path: str | Path = "") -> LoadedExpert:
+    """A model that is already in memory, as an expert; puts it into evaluation mode and turns gradients off."""
+    model.eval().requires_grad_(False)
+    return LoadedExpert(name, Path(path), model, slot_digests(model), config_digest(model.config.to_diff_dict()))
+
+
+def identity(plan: Plan, experts: Mapping[str, Digested], dtype: str) -> str:
+    """SHA-256 (hex) of the weights that ``plan`` would give: equal weights under other names are equal.
+
+    Each slot counts as its mix's text with names replaced by digests, so that a copied slot is just its digest.
+    """
+    digests = {name: experts[name] for name in plan.experts}
+    lines = [f"{slot}: {_anonymous(slot, mix, digests).text}" for slot, mix in plan.mixes]
+    configs = sorted({expert.config_digest for expert in digests.values()})
+    return _sha256("\n".join([f"dtype: {dtype}", f"configs: {' '.join(configs)}", *lines]).encode())
+
+
+def _anonymous(slot: str, mix: Mix, experts: Mapping[str, Digested]) -> Mix:
+    def digest(name: str) -> str:
+        if mix.parameter("trim") == "model":  # the threshold depends on every slot
+            whole = _sha256(json.dumps(sorted(experts[name].slot_digests.items())).encode())
+            return f"{experts[name].slot_digests[slot]}/{whole}"
+        if mix.operation == "dare_ties":  # the masks depend on the name
+            return f"{experts[name].slot_digests[slot]}/{name}"
+        return experts[name].slot_digests[slot]
+
+    parameters = tuple((key, digest(str(value)) if key == "base" else value) for key, value in mix.parameters)
+    return replace(mix, sources=tuple((digest(name), weight) for name, weight in mix.sources), parameters=parameters)
+
+
+def slots_of(model: PreTrainedModel) -> Mapping[str, tuple[str, ...]]:
+    """The names of the tensors in ``model``'s state by slot; of tied tensors every name is listed in its own slot.
+
+    The layers are the module list as long as the config is deep; input embeddings, and whatever comes before the layers
+    in module order (position embeddings, embedding norms), are ``embed``; the output embeddings are ``head``; the rest
+    is ``norm``. Raises :class:`LayerswapError` if there is no such list or an encoder.
+    """
+    layers, prefix = _layer_list(model)
+    names = {id(module): name for name, module in model.named_modules(remove_duplicate=False)}
+    head = model.get_output_embeddings()
+    embed_prefix = names[id(model.get_input_embeddings())] + "."
+    head_prefix = None if head is None else names[id(head)] + "."
+    slots: dict[str, list[str]] = {slot: [] for slot in slot_names(layers)}
+    seen_layers = False
+    for name in model.state_dict(keep_vars=True):
+        if name.startswith(prefix):
+            seen_layers = True
+            slots[layer_slot(int(name[len(prefix) :].split(".", 1)[0]))].append(name)
+        elif head_prefix and name.startswith(head_prefix):
+            slots["head"].append(name)
+        # Some architectures (OPT) register their final norm before their layers.
+        elif name.startswith(embed_prefix) or not (seen_layers or "final" in name or "project_out" in name):
+            slots["embed"].append(name)
+        else:
+            slots["norm"].append(name)
+    return {slot: tuple(tensors) for slot, tensors in slots.items()}
+
+
+def layers_prefix(model: PreTrainedModel) -> str:
+    """What the names of all layers' tensors begin with, such as ``model.layers.``."""
+    return _layer_list(model)[1]
+
+
+def _layer_list(model: PreTrainedModel) -> tuple[int, str]:
+    from torch import nn
+
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise LayerswapError(f"{type(model).__name__} is an encoder-decoder: only decoder-only models can be swapped")
+    depth = int(model.config.get_text_config().num_hidden_layers)
+    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+    if not lists:
+        raise LayerswapError(f"{type(model).__name__} has no module list of {depth} layers, the depth its config gives")
+    # A deep vision tower or per-layer extras can be as long; the decoder's layers hold the most weights.
+    name, _ = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
+    return depth, f"{name}."
+
+
+def canonical_names(model: PreTrainedModel) -> Mapping[str, str]:
+    """For every tensor in ``model``'s state the first name of the same tensor: tied names map to one."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(t), name) for name, t in model.state_dict(keep_vars=True).items()}
+
+
+def slot_digests(model: PreTrainedModel) -> Mapping[str, str]:
+    """SHA-256 (hex) of each slot: dtype, shape and bytes of its tensors, in the order of their names."""
+    state = model.state_dict()
+    return {slot: _tensors_digest([state[name] for name in sorted(names)]) for slot, names in slots_of(model).items()}
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a config without what does not change the computation (paths, versions, token ids, dtype)."""
+    return _sha256(json.dumps(relevant_config(config), sort_keys=True, default=str).encode())
+
+
+def relevant_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a config that change what weights compute; nested configs likewise."""
+    kept = {key: value for key, value in config.items() if key not in _CONFIG_IGNORED}
+    return {key: relevant_config(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
+
+
+def folder_digest(path: str | Path) -> str:
+    """SHA-256 (hex) of a checkpoint folder's configs and weights, read from disk without torch: a key for caches."""
+    digest = hashlib.sha256()
+    files = [file for pattern in ("*config.json", "*.safetensors") for file in Path(path).glob(pattern)]
+    for file in sorted(files):
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _tensors_digest(tensors: list[torch.Tensor]) -> str:
+    import torch
+
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _from_folder(name: str, folder: Path, dtype: str) -> PreTrainedModel:
+    if not (folder / "config.json").is_file():
+        raise LayerswapError(f"expert {name!r}: {str(folder)!r} has no config.json, so it is no model")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
+        if pickled:
+            raise LayerswapError(
+                f"expert {name!r}: {str(folder)!r} has only pickled weights ({pickled[0]}), which can run code when "
+                "opened: convert them where you trust them with transformers' from_pretrained(...).save_pretrained(...)"
+            )
+        raise LayerswapError(f"expert {name!r}: {str(folder)!r} has no safetensors weights")
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            **{_dtype_keyword(): dtype},
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise LayerswapError(f"expert {name!r} cannot be loaded from {str(folder)!r}: {error}") from error
+    if missing := sorted(info["missing_keys"]):
+        raise LayerswapError(
+            f"expert {name!r}: {len(missing)} tensors are missing in {str(folder)!r}, the first is {missing[0]}"
+        )
+    return model
+
+
+def _with_adapter(name: str, folder: Path, dtype: str, base_path: str | Path | None) -> PreTrainedModel:
+    named = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path") or ""
+    base = Path(base_path if base_path is not None else named)
+    if base_path is None and not (named and base.is_dir()):
+        raise LayerswapError(
+            f"expert {name!r} is an adapter: give the folder of its base model ({named or 'not named'})"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise LayerswapError(f"expert {name!r}: the adapter {str(folder)!r} has no safetensors weights")
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise LayerswapError(f"expert {name!r} is an adapter: install peft to merge it into its base") from error
+    model = _from_folder(name, base, dtype)
+    merged = PeftModel.from_pretrained(model, str(folder), is_trainable=False).merge_and_unload()
+    merged.config._name_or_path = str(folder)
+    return merged
+
+
+def _dtype_keyword() -> str:
+    from transformers import __version__
+
+    major, minor = (int(part) for part in __version__.split(".")[:2])
+    return "dtype" if (major, minor) >= (4, 56) else "torch_dtype"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,179 @@
+"""Profiles: which experts, which benchmarks, which default swap. Read from TOML, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.errors import LayerswapError
+from harness.recipes import SwapSizes
+
+SHIPPED = Path(__file__).parent / "profiles"
+EMBEDDED_WEIGHTS = Path(__file__).parent / "lab" / "weights"
+EMBEDDED_TASKS = Path(__file__).parent / "evaluation" / "tasks" / "embedded"
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ColumnSpec(_Strict):
+    """One number of a table: an lm-eval task, and which of its metrics after which of its filters.
+
+    ``scale`` divides the metric into [0, 1]; ``graded`` is true if a document's value may lie between 0 and 1.
+    ``corpus`` names metrics of the whole corpus that are reported beside it.
+    """
+
+    name: str
+    task: str
+    metric: str
+    filter: str = "none"
+    graded: bool = False
+    scale: float = Field(default=1.0, gt=0)
+    corpus: tuple[str, ...] = ()
+
+
+class BenchmarkSpec(_Strict):
+    """A benchmark: its columns, and how far a case may fall below its baseline (a share of one)."""
+
+    margin: Share = 0.05
+    columns: tuple[ColumnSpec, ...] = Field(min_length=1)
+
+
+class SwapSpec(_Strict):
+    """The default recipe's sizes, in layers of an ``of``-layer model; other depths get the same fractions."""
+
+    bottom: int = 5
+    top: int = 2
+    transition: tuple[int, int] = (1, 1)
+    weights: tuple[float, float] = (0.5, 0.5)
+    outer: Literal["average", "language", "math", "base"] = "average"
+    of: int = 32
+
+
+class Profile(_Strict):
+    """What one run is about. ``folder`` is where its file lies: relative paths start there."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    title: str = ""
+    experts: dict[str, str] = Field(min_length=1)
+    benchmarks: dict[str, BenchmarkSpec] = Field(min_length=1)
+    swap: SwapSpec = SwapSpec()
+    tasks: str = ""
+    device: str = "cpu"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    batch_size: int = Field(default=64, ge=1)
+    folder: Path = Path()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Profile:
+        if missing := [role for role in ("base", "math", "language") if role not in self.experts]:
+            raise ValueError(f"[experts] names no {' and no '.join(missing)}")
+        names = [column.name for benchmark in self.benchmarks.values() for column in benchmark.columns]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"several columns are named {', '.join(repeated)}")
+        for benchmark, spec in self.benchmarks.items():
+            for column in spec.columns:
+                if column.name.split()[0] != benchmark:
+                    raise ValueError(f"column {column.name!r} of {benchmark} must begin with the benchmark's name")
+        return self
+
+    @property
+    def sizes(self) -> SwapSizes:
+        """The default swap's sizes, for recipes that leave theirs out."""
+        return SwapSizes(**self.swap.model_dump())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column's name, in the order of the tables."""
+        return tuple(column.name for benchmark in self.benchmarks.values() for column in benchmark.columns)
+
+    @property
+    def task_folder(self) -> Path | None:
+        """The folder of the profile's own task files; None if all its tasks are lm-eval's."""
+        if self.tasks == "embedded":
+            return EMBEDDED_TASKS
+        return self.folder / self.tasks if self.tasks else None
+
+    def expert_path(self, name: str) -> Path:
+        """The local folder of an expert. A hub id is downloaded, once for all processes.
+
+        Raises :class:`LayerswapError` if there is neither such a folder nor a model of that id.
+        """
+        place = self.experts[name]
+        if place.startswith("embedded:"):
+            return EMBEDDED_WEIGHTS / place.removeprefix("embedded:")
+        local = self.folder / Path(place).expanduser()
+        if local.is_dir():
+            return local
+        if place.count("/") != 1 or place.startswith((".", "/", "~")):
+            raise LayerswapError(f"profile {self.name}: expert {name}: there is no folder {str(local)!r}")
+        return _downloaded(self.name, name, place)
+
+
+def _downloaded(profile: str, name: str, repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    # The hub's cache takes a lock for each file, so parallel workers download once.
+    try:
+        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
+    except Exception as error:
+        raise LayerswapError(
+            f"profile {profile}: expert {name}: {repository!r} is no local folder, and cannot be had from the hub: "
+            f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def shipped_profiles() -> dict[str, Path]:
+    """The profiles that come with the package, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
+
+
+def load_profile(name_or_path: str) -> Profile:
+    """The shipped profile of a name, or the one in a TOML file.
+
+    Raises :class:`LayerswapError` naming the file, the key and what was expected.
+    """
+    known = shipped_profiles()
+    path = known.get(name_or_path, Path(name_or_path))
+    if not path.is_file():
+        raise LayerswapError(
+            f"no profile {name_or_path!r}: it is no file, and the shipped ones are {', '.join(known)}"
+            + _nearest(name_or_path, known)
+        )
+    try:
+        data = _toml(path)
+    except (ValueError, OSError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise LayerswapError(f"profile {path}: not readable as TOML: {error}") from error
+    try:
+        return Profile(**{**data, "folder": path.parent})
+    except ValidationError as error:
+        raise LayerswapError(f"profile {path}: {'; '.join(_problem(e) for e in error.errors())}") from error
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def _problem(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        keys = {k for model in (Profile, SwapSpec, BenchmarkSpec, ColumnSpec) for k in model.model_fields}
+        return f"unknown key {where}" + _nearest(str(error["loc"][-1]), keys - {"folder"})
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

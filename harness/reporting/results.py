@@ -1,0 +1,131 @@
+"""A run as plain data: everything the report shows, as primitives that survive JSON and xdist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from harness.errors import LayerswapError
+from harness.gating.floors import Verdict
+from harness.gating.statistics import Comparison
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ColumnResult:
+    """One case on one column. ``value`` is a share of one over ``n`` documents; ``corpus`` is in usual units.
+
+    ``versus_method`` compares with the un-ablated method of this run, ``versus_accepted`` with the accepted result;
+    either is None where there was none. ``verdict`` is None for a result that is shown but was held to no floor (the
+    reference, when only another family was selected). ``seconds`` is what computing it took, 0 if it was in store.
+    """
+
+    value: float
+    n: int
+    metric: str
+    verdict: Verdict | None
+    reason: str = ""
+    corpus: Mapping[str, float] = field(default_factory=dict)
+    versus_method: Comparison | None = None
+    versus_accepted: Comparison | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One ablation: its recipe in words, its plan, the digest of the weights, and a result per column."""
+
+    family: str
+    case: str
+    title: str
+    recipe_text: str
+    drawing: str
+    plan_text: str
+    identity: str
+    columns: Mapping[str, ColumnResult]
+
+    @property
+    def case_id(self) -> str:
+        """``family/case``: the name of the case in baselines and across families."""
+        return f"{self.family}/{self.case}"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run. ``columns`` is the order of the tables' columns; a column's first word is its benchmark.
+
+    ``reference`` is the case id of the un-ablated method. ``comparators`` names the cases that the method is held
+    against in the report, as label to case id (base, each expert, soup). ``experts`` maps names to digests of
+    their weights, ``header`` and ``provenance`` are shown as they are (above and below the tables), and ``seconds``
+    are seconds by stage.
+    """
+
+    name: str
+    profile: str
+    columns: tuple[str, ...]
+    reference: str
+    cases: tuple[CaseResult, ...]
+    comparators: Mapping[str, str] = field(default_factory=dict)
+    experts: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    header: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def case(self, case_id: str) -> CaseResult | None:
+        """The case of this id, or None if the run did not have it."""
+        return next((case for case in self.cases if case.case_id == case_id), None)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Every family, in the order of its first case."""
+        return tuple(dict.fromkeys(case.family for case in self.cases))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Primitives only: what ``results.json`` holds."""
+        data = {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(self).items()}
+        cases = [case_to_dict(case) for case in self.cases]
+        return {"schema": self.schema, **data, "columns": list(self.columns), "cases": cases}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunResult:
+        """The inverse of :meth:`to_dict`; raises :class:`LayerswapError` for another schema or damaged data."""
+        if data.get("schema") != SCHEMA:
+            raise LayerswapError(f"results in schema {data.get('schema')}: this version reads {SCHEMA}")
+        try:
+            cases = tuple(case_from_dict(case) for case in data["cases"])
+            return cls(**{**data, "columns": tuple(data["columns"]), "cases": cases})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise LayerswapError(f"damaged results: {error!r}") from error
+
+
+def case_to_dict(case: CaseResult) -> dict[str, Any]:
+    """One case as primitives."""
+    columns = {}
+    for name, result in case.columns.items():
+        columns[name] = {
+            **vars(result),
+            "verdict": str(result.verdict) if result.verdict else None,
+            "corpus": dict(result.corpus),
+            "versus_method": asdict(result.versus_method) if result.versus_method else None,
+            "versus_accepted": asdict(result.versus_accepted) if result.versus_accepted else None,
+        }
+    return {**vars(case), "columns": columns}
+
+
+def case_from_dict(data: Mapping[str, Any]) -> CaseResult:
+    """The inverse of :func:`case_to_dict`."""
+    columns = {}
+    for name, result in data["columns"].items():
+        columns[name] = ColumnResult(
+            **{
+                **result,
+                "verdict": Verdict(result["verdict"]) if result["verdict"] else None,
+                "versus_method": Comparison(**result["versus_method"]) if result["versus_method"] else None,
+                "versus_accepted": Comparison(**result["versus_accepted"]) if result["versus_accepted"] else None,
+            }
+        )
+    return CaseResult(**{**data, "columns": columns})

@@ -1,0 +1,206 @@
+"""Tables of a run: pandas for the numbers, tabulate for the Markdown. Pure functions of a :class:`RunResult`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.gating.floors import Verdict
+from harness.gating.statistics import Comparison, holm
+from harness.reporting.results import CaseResult, ColumnResult, RunResult
+
+ALPHA = 0.05
+UP, DOWN = "▲", "▼"
+_HARD_SPACE = "\u00a0"
+
+
+def frame(run: RunResult) -> Any:
+    """A tidy ``pandas.DataFrame``: one row per case and column, shares of one, NaN where there was no baseline."""
+    import pandas as pd
+
+    rows = []
+    for case in run.cases:
+        for column, result in case.columns.items():
+            c = result.versus_method
+            rows.append(
+                {
+                    "family": case.family,
+                    "case": case.case,
+                    "column": column,
+                    "metric": result.metric,
+                    "n": result.n,
+                    "value": result.value,
+                    "difference": c.difference if c else None,
+                    "low": c.low if c else None,
+                    "high": c.high if c else None,
+                    "p": c.p if c else None,
+                    "verdict": str(result.verdict) if result.verdict else None,
+                    "seconds": result.seconds,
+                }
+            )
+    names = "family case column metric n value difference low high p verdict seconds"
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def family_table(run: RunResult, family: str) -> str:
+    """One family as Markdown: the reference first, then a row per case; a column per benchmark column.
+
+    Bold is the best value of a column, unless all are equal. An arrow marks a difference to the reference that is
+    significant after Holm's adjustment over all comparisons in this table.
+    """
+    import pandas as pd
+
+    reference = run.case(run.reference)
+    cases = [case for case in run.cases if case.family == family and case.case_id != run.reference]
+    shown = [reference, *cases] if reference else cases
+    columns = [column for column in run.columns if any(column in case.columns for case in shown)]
+    values = pd.DataFrame(
+        [[case.columns[c].value if c in case.columns else None for c in columns] for case in shown],
+        index=[case.case_id for case in shown],
+        columns=columns,
+        dtype=float,
+    )
+    best, worst = values.max(), values.min()
+    arrows = significance(cases)
+    rows = []
+    for case in shown:
+        row = [_name(case, case is reference)]
+        for column in columns:
+            result = case.columns.get(column)
+            if result is None:
+                row.append("")
+                continue
+            bold = best[column] > worst[column] and result.value == best[column]
+            row.append(_cell(result, bold, arrows.get((case.case_id, column), ""), case is reference))
+        rows.append(row)
+    counts = [_count(case.columns[c].n for case in shown if c in case.columns) for c in columns]
+    headers = ["case", *(f"{c}<br>{count}" for c, count in zip(columns, counts, strict=True))]
+    return markdown(rows, headers)
+
+
+def significance(cases: Iterable[CaseResult]) -> dict[tuple[str, str], str]:
+    """The arrow of every (case id, column) that differs from the reference after Holm over all of them."""
+    keys: list[tuple[str, str]] = []
+    comparisons: list[Comparison] = []
+    for case in cases:
+        for column, result in case.columns.items():
+            if result.versus_method is not None:
+                keys.append((case.case_id, column))
+                comparisons.append(result.versus_method)
+    adjusted = holm([c.p for c in comparisons])
+    return {
+        key: UP if c.difference > 0 else DOWN
+        for key, c, p in zip(keys, comparisons, adjusted, strict=True)
+        if p <= ALPHA and c.difference != 0
+    }
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The method against another model on one column; ``p_holm`` is adjusted over all contrasts of the run."""
+
+    column: str
+    label: str
+    comparison: Comparison
+    p_holm: float
+
+    @property
+    def finding(self) -> str:
+        """``above``, ``below`` or ``not told apart``, at 5 % after Holm."""
+        if self.p_holm > ALPHA or self.comparison.difference == 0:
+            return "not told apart"
+        return "above" if self.comparison.difference > 0 else "below"
+
+
+def contrasts(run: RunResult, benchmark: str = "mgsm") -> tuple[Contrast, ...]:
+    """The reference held against each of ``run.comparators`` on every column of ``benchmark``."""
+    found = []
+    for column in run.columns:
+        if column.split()[:1] != [benchmark]:
+            continue
+        for label, case_id in run.comparators.items():
+            case = run.case(case_id)
+            result = case.columns.get(column) if case else None
+            if result is not None and result.versus_method is not None:
+                found.append((column, label, result.versus_method.reversed))
+    adjusted = holm([c.p for _, _, c in found])
+    return tuple(Contrast(*entry, p) for entry, p in zip(found, adjusted, strict=True))
+
+
+def contrast_table(rows: Sequence[Contrast]) -> str:
+    """The contrasts as Markdown, in points."""
+    cells = [
+        [
+            row.column,
+            row.label,
+            row.comparison.n,
+            points(row.comparison.value),
+            points(row.comparison.baseline),
+            difference(row.comparison),
+            p_value(row.comparison.p),
+            p_value(row.p_holm),
+            row.finding,
+        ]
+        for row in rows
+    ]
+    headers = ["column", "against", "n", "swap", "other", "difference [95 % interval]", "p", "p (Holm)", "the swap is"]
+    return markdown(cells, headers)
+
+
+def key_values(items: Mapping[str, object]) -> str:
+    """A two-column table."""
+    return markdown([[name, value] for name, value in items.items()], ["", ""])
+
+
+def markdown(rows: Iterable[Iterable[object]], headers: Sequence[str]) -> str:
+    """A GitHub table; the only place that turns cells into Markdown, so that every pipe is escaped."""
+    from tabulate import tabulate
+
+    escaped = [[_escape(cell) for cell in row] for row in rows]
+    return str(tabulate(escaped, [_escape(h) for h in headers], tablefmt="github", disable_numparse=True))
+
+
+def points(share: float) -> str:
+    """A share of one in points, to one decimal."""
+    return f"{100 * share:.1f}"
+
+
+def difference(c: Comparison) -> str:
+    """``+1.4 [-0.8, +3.6]``, in points; in a narrow column it breaks before the interval, not inside it."""
+    return f"{_signed(c.difference)} [{_signed(c.low)},{_HARD_SPACE}{_signed(c.high)}]"
+
+
+def p_value(p: float) -> str:
+    """Three decimals, or a bound."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _signed(share: float) -> str:
+    text = f"{100 * share:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def _cell(result: ColumnResult, bold: bool, arrow: str, is_reference: bool) -> str:
+    value = f"**{points(result.value)}**" if bold else points(result.value)
+    word = str(result.verdict) if result.verdict in (Verdict.FAIL, Verdict.MISSING, Verdict.INCOMPARABLE) else ""
+    first = " ".join(part for part in (value, arrow, word) if part)
+    if is_reference or result.versus_method is None:
+        return first
+    return f"{first}<br><sub>{difference(result.versus_method)}</sub>"
+
+
+def _name(case: CaseResult, is_reference: bool) -> str:
+    name = f"{case.case} (reference)" if is_reference else case.case
+    return f"{name}<br>`{case.drawing}`"
+
+
+def _count(counts: Iterable[int]) -> str:
+    """How many documents a column has; a range if the cases do not agree."""
+    low_to_high = sorted(set(counts))
+    return f"n={low_to_high[0]}" if len(low_to_high) == 1 else f"n={low_to_high[0]} to {low_to_high[-1]}"
+
+
+def _escape(cell: object) -> str:
+    return re.sub(r"[ \t\r\n]+", " ", str(cell)).replace("|", "\\|")

@@ -1,0 +1,112 @@
+"""What the processes of one run leave for its report: a record a case and benchmark, and facts about the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.evaluation.grid import Grid, read_cell
+from harness.evaluation.scores import Score
+from harness.files import replace_text
+from harness.profiles import Profile
+from harness.reporting.results import CaseResult, RunResult, case_from_dict, case_to_dict
+
+COMPARATORS = {
+    "base": "method/base",
+    "math expert": "method/math",
+    "language expert": "method/language",
+    "soup": "method/soup",
+}
+PACKAGES = ("pytest-layerswap", "torch", "transformers", "lm-eval", "safetensors", "sacrebleu", "pytest")
+
+
+def write_record(folder: Path, result: CaseResult) -> None:
+    """Adds one item's result; a process may write the same one again."""
+    text = json.dumps(case_to_dict(result))
+    replace_text(folder / "records" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json", text)
+
+
+def write_facts(folder: Path, grid: Grid) -> None:
+    """Adds what this process knows of the run: digests of the experts it loaded, and seconds by stage."""
+    digests = {
+        name: hashlib.sha256(json.dumps(sorted(expert.slot_digests.items())).encode()).hexdigest()
+        for name, expert in grid.experts.items()
+    }
+    text = json.dumps({"experts": digests, "seconds": grid.seconds})
+    replace_text(folder / "facts" / f"{os.getpid()}.json", text)
+
+
+def _read(folder: Path) -> list[Any]:
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+
+
+def cases(folder: Path, order: Iterable[str]) -> tuple[CaseResult, ...]:
+    """Every case of the run in ``order`` (of case ids), its columns joined from all benchmarks."""
+    joined: dict[str, CaseResult] = {}
+    for data in _read(folder / "records"):
+        new = case_from_dict(data)
+        old = joined.get(new.case_id)
+        columns = dict(old.columns) if old else {}
+        for name, column in new.columns.items():
+            # The method is recorded by every item, without a verdict; its own items' verdicts stay.
+            if name not in columns or columns[name].verdict is None:
+                columns[name] = column
+        joined[new.case_id] = replace(new, columns=columns)
+    rank = {case_id: i for i, case_id in enumerate(order)}
+    return tuple(sorted(joined.values(), key=lambda c: (rank.get(c.case_id, -1), c.case_id)))
+
+
+def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, str], order: Iterable[str]) -> RunResult:
+    """The whole run, from what its processes left in ``folder``."""
+    found = cases(folder, order)
+    facts = _read(folder / "facts")
+    seconds: dict[str, float] = {}
+    for fact in facts:
+        for stage, value in fact["seconds"].items():
+            seconds[stage] = seconds.get(stage, 0.0) + value
+    digests = {expert: digest for fact in facts for expert, digest in fact["experts"].items()}
+    present = {c.case_id for c in found}
+    named = {column for c in found for column in c.columns}
+    return RunResult(
+        name=name,
+        profile=profile.title or profile.name,
+        columns=tuple(column for column in profile.columns if column in named),
+        reference="method/layer-swap",
+        cases=tuple(replace(c, columns={k: c.columns[k] for k in profile.columns if k in c.columns}) for c in found),
+        comparators={label: case_id for label, case_id in COMPARATORS.items() if case_id in present},
+        experts={expert: digests[expert] for expert in profile.experts if expert in digests},
+        versions=versions(),
+        header=header,
+        seconds=seconds,
+    )
+
+
+def scores(folder: Path, result: RunResult, profile: Profile) -> dict[str, dict[str, Score]]:
+    """Per-document scores by case and column, of every case that was held to a floor or recorded."""
+    found: dict[str, dict[str, Score]] = {}
+    for case in result.cases:
+        for benchmark in profile.benchmarks:
+            cell = read_cell(folder, case.identity, benchmark)
+            for score in cell.scores if cell else ():
+                column = case.columns.get(score.column)
+                if column is not None and column.verdict is not None:
+                    found.setdefault(case.case_id, {})[score.column] = score
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that make numbers, without importing them."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    known = {}
+    for package in PACKAGES:
+        try:
+            known[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return known

@@ -1,0 +1,201 @@
+"""What an ablation file is written with: ``case``, ``benchmarks``, and the ``ablation`` fixture's object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.errors import LayerswapError
+from harness.evaluation.grid import Cell, Grid
+from harness.evaluation.scores import Score
+from harness.gating.baselines import Baselines
+from harness.gating.floors import Floor, Outcome, Verdict, failure_text, no_worse
+from harness.recipes import Expert, LayerSwap, Recipe
+from harness.reporting.results import CaseResult, ColumnResult
+
+if TYPE_CHECKING:
+    from _pytest.mark.structures import ParameterSet
+
+_SEVERITY = (Verdict.PASS, Verdict.NEW, Verdict.INCONCLUSIVE, Verdict.MISSING, Verdict.INCOMPARABLE, Verdict.FAIL)
+BENCHMARKS = ("mgsm", "belebele", "flores", "mbpp", "mmlu")
+METHOD = LayerSwap()
+METHOD_CASE = ("method", "layer-swap")
+
+
+def case(name: str, recipe: Recipe) -> ParameterSet:
+    """One ablation: a readable id, and what to merge."""
+    return pytest.param(recipe, id=name)
+
+
+def benchmarks(*names: str) -> pytest.MarkDecorator:
+    """Every case of a test is evaluated on each of these: one test item for each."""
+    return pytest.mark.parametrize("benchmark_name", names)
+
+
+def ablations(*cases: ParameterSet) -> Callable[[Any], Any]:
+    """These cases on all five benchmarks, a case's benchmarks one after the other."""
+
+    def decorate(function: Any) -> Any:
+        return benchmarks(*BENCHMARKS)(pytest.mark.parametrize("recipe", cases)(function))
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the session knows when an item runs. ``recording``: results are about to be accepted, so none is refused."""
+
+    grid: Grid
+    baselines: Baselines
+    recording: bool
+    strict: bool
+    record: Callable[[CaseResult], None]
+    command: str
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One recipe in one test item; its family and case give it a name."""
+
+    context: Context
+    family: str
+    case: str
+    recipe: Recipe
+    properties: list[tuple[str, object]] = field(default_factory=list)
+
+    def check(self, benchmark: str, floor: Floor | None = None) -> None:
+        """Merges, evaluates on ``benchmark``, records the result, and fails the item if a floor is broken.
+
+        The floor holds every column of the benchmark to the accepted result of this case or, where there is none yet,
+        to the un-ablated method in this run. Skips if the profile lacks the benchmark or one of the experts.
+        """
+        try:
+            self._check(benchmark, floor)
+        except LayerswapError as error:
+            pytest.fail(str(error), pytrace=False)
+
+    def equals(self, expert: str, benchmark: str) -> None:
+        """An exact control: the variant's weights, and its score on every document, are the expert's own.
+
+        The variant is evaluated afresh although its weights' digest is known, so this also shows that evaluating
+        twice gives the same values.
+        """
+        try:
+            self._equals(expert, benchmark)
+        except LayerswapError as error:
+            pytest.fail(str(error), pytrace=False)
+
+    def _note(self, benchmark: str, results: dict[str, ColumnResult]) -> None:
+        """Flat primitives for JUnit XML and for the progress line; anything else would break under xdist."""
+        worst = max((r.verdict for r in results.values() if r.verdict), key=_SEVERITY.index)
+        case = f"{self.family}/{self.case}"
+        self.properties.extend([("ablation", case), ("benchmark", benchmark), ("verdict", str(worst))])
+        for name, result in results.items():
+            self.properties.append((f"{name} value", result.value))
+            if result.versus_method is not None:
+                self.properties.append((f"{name} difference", result.versus_method.difference))
+
+    def _prepare(self, recipe: Recipe, benchmark: str) -> Any:
+        grid = self.context.grid
+        profile = grid.settings.profile
+        if benchmark not in profile.benchmarks:
+            pytest.skip(f"profile {profile.name} has no benchmark {benchmark}")
+        plan = recipe.plan(grid.layers, profile.sizes)
+        if missing := [name for name in plan.experts if name not in profile.experts]:
+            pytest.skip(f"profile {profile.name} has no expert {', '.join(missing)}")
+        return plan
+
+    def _check(self, benchmark: str, floor: Floor | None) -> None:
+        grid = self.context.grid
+        plan = self._prepare(self.recipe, benchmark)
+        method_plan = METHOD.plan(grid.layers, grid.settings.profile.sizes)
+        method = grid.cell(method_plan, benchmark)
+        cell = grid.cell(plan, benchmark)
+        floor = floor or no_worse(grid.settings.profile.benchmarks[benchmark].margin)
+        results, failures = {}, []
+        for score, reference in zip(cell.scores, method.scores, strict=True):
+            result, failure = self._held(score, reference, floor, cell)
+            results[score.column] = result
+            failures += [failure] if failure else []
+        # The method is every table's first row, whether or not its own items were selected.
+        self.context.record(_result(*METHOD_CASE, METHOD, method_plan, method, _unheld(method)))
+        self._note(benchmark, results)
+        self.context.record(_result(self.family, self.case, self.recipe, plan, cell, results))
+        if failures:
+            pytest.fail("\n\n".join(failures), pytrace=False)
+
+    def _held(self, score: Score, method: Score, floor: Floor, cell: Cell) -> tuple[ColumnResult, str]:
+        name = f"{self.family}/{self.case}"
+        is_method = (self.family, self.case) == METHOD_CASE
+        accepted = self.context.baselines.get(name, score.column)
+        if accepted is not None and self.context.grid.settings.limit is not None:
+            accepted = accepted.restricted_to(score.documents)
+        versus_method = None if is_method else no_worse(1.0).verdict(score, method).comparison
+        if self.context.recording or (accepted is None and is_method):
+            outcome = Outcome(Verdict.NEW, None, floor.text, "recorded, held to no floor")
+        else:
+            outcome = floor.verdict(score, accepted or method)
+        failing = {Verdict.FAIL, Verdict.INCOMPARABLE} | ({Verdict.INCONCLUSIVE} if self.context.strict else set())
+        text = ""
+        if outcome.verdict in failing:
+            text = failure_text(
+                outcome,
+                score,
+                accepted or method,
+                case=name,
+                command=self.context.command,
+                baseline_name="accepted" if accepted else "un-ablated",
+            )
+        result = ColumnResult(
+            value=score.value,
+            n=score.n,
+            metric=score.metric,
+            verdict=outcome.verdict,
+            reason=outcome.reason,
+            corpus=dict(score.corpus),
+            versus_method=versus_method,
+            versus_accepted=outcome.comparison if accepted else None,
+            seconds=cell.seconds / len(cell.scores),
+        )
+        return result, text
+
+    def _equals(self, expert: str, benchmark: str) -> None:
+        import torch
+
+        grid = self.context.grid
+        plan, alone = self._prepare(self.recipe, benchmark), self._prepare(Expert(expert), benchmark)
+        expected = grid.cell(alone, benchmark)
+        model, cell = grid.afresh(plan, benchmark)
+        state, own = model.state_dict(), grid.experts[expert].model.state_dict()
+        different = [name for name, tensor in own.items() if name not in state or not torch.equal(state[name], tensor)]
+        assert not different, f"{len(different)} tensors differ from {expert}'s, the first is {different[0]}"
+        results = {}
+        for score, reference in zip(cell.scores, expected.scores, strict=True):
+            changed = sum(a != b for a, b in zip(score.values, reference.values, strict=True))
+            verdict = Verdict.FAIL if changed else Verdict.PASS
+            reason = (
+                f"{changed} documents differ from {expert}'s" if changed else f"equal to {expert} on every document"
+            )
+            results[score.column] = ColumnResult(score.value, score.n, score.metric, verdict, reason)
+        self._note(benchmark, results)
+        self.context.record(_result(self.family, self.case, self.recipe, plan, cell, results))
+        broken = [f"{name}: {r.reason}" for name, r in results.items() if r.verdict is Verdict.FAIL]
+        assert not broken, "; ".join(broken)
+
+
+def _unheld(cell: Cell) -> dict[str, ColumnResult]:
+    return {
+        s.column: ColumnResult(
+            s.value, s.n, s.metric, None, corpus=dict(s.corpus), seconds=cell.seconds / len(cell.scores)
+        )
+        for s in cell.scores
+    }
+
+
+def _result(
+    family: str, case: str, recipe: Recipe, plan: Any, cell: Cell, columns: dict[str, ColumnResult]
+) -> CaseResult:
+    return CaseResult(family, case, recipe.title, repr(recipe), plan.drawing, plan.text, cell.identity, columns)
