@@ -95,9 +95,11 @@ class Grid:
             if self.settings.threads:
                 torch.set_num_threads(self.settings.threads)
             paths = {name: profile.expert_path(name) for name in names}
-            preflight(paths)
+            # An adapter has no shapes of its own to compare: it is applied to the base, which is checked.
+            preflight({name: path for name, path in paths.items() if not (path / "adapter_config.json").is_file()})
+            base = profile.expert_path("base")
             for name in missing:
-                expert = load_expert(name, paths[name], self.settings.dtype, base_path=paths.get("base"))
+                expert = load_expert(name, paths[name], self.settings.dtype, base_path=base)
                 expert.model.to(self.settings.device)
                 self._experts[name] = expert
             self._assembler = Assembler(self._experts)

@@ -31,8 +31,8 @@ class Architecture:
 class Stage:
     """One training run: from which weights, on which recipe of documents, for how long, at which peak rate.
 
-    ``tokens`` counts every token read. ``lora_rank`` above 0 trains low-rank adapters of all linear layers
-    (arXiv 2106.09685) and merges them into the weights at the end.
+    ``tokens`` counts every token read. ``lora_rank`` above 0 trains low-rank adapters (arXiv 2106.09685) of all the
+    decoder's linear layers, and embeddings and head in full, since new words live there; all is merged at the end.
     """
 
     name: str
@@ -118,10 +118,11 @@ def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     """Mean cross-entropy over the learnt tokens; only their positions reach the output head."""
     import torch.nn.functional as F
 
-    hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hidden = inner.model(input_ids=batch.ids, use_cache=False).last_hidden_state
     picked = hidden[:, :-1][batch.learnt[:, :-1]]
     targets = batch.ids[:, 1:][batch.learnt[:, :-1]]
-    return F.cross_entropy(model.lm_head(picked).float(), targets)
+    return F.cross_entropy(inner.lm_head(picked).float(), targets)
 
 
 def rate(step: int, steps: int, stage: Stage) -> float:
@@ -137,14 +138,16 @@ def train(
     tokenizer: PreTrainedTokenizerFast,
     stage: Stage,
     progress: Callable[[str], None] = print,
-    compile_model: bool = False,
-) -> dict[str, float]:
-    """Trains ``model`` in place; returns tokens, steps, seconds, and validation loss before and after."""
+) -> tuple[LlamaForCausalLM, dict[str, float]]:
+    """Trains ``model`` in place and gives it back (a LoRA stage: merged), with tokens, steps, seconds and losses.
+
+    Losses are on validation documents, before and after.
+    """
     import torch
 
-    if stage.lora_rank:
-        raise NotImplementedError
     torch.manual_seed(stage.seed)
+    if stage.lora_rank:
+        model = _with_adapters(model, stage)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     steps = max(1, round(stage.tokens / (stage.batch_tokens * 0.96)))
@@ -171,13 +174,27 @@ def train(
             progress(f"{stage.name}: step {step}/{steps}, loss {recent:.4f}, {seen / max(elapsed, 1e-9):,.0f} tokens/s")
     model.eval()
     after = validation_loss(model, tokenizer, stage)
-    return {
+    figures = {
         "tokens": seen,
         "steps": step,
         "seconds": time.monotonic() - started,
         "validation_loss_before": before,
         "validation_loss_after": after,
     }
+    return (model.merge_and_unload() if stage.lora_rank else model), figures
+
+
+def _with_adapters(model: LlamaForCausalLM, stage: Stage) -> LlamaForCausalLM:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=stage.lora_rank,
+        lora_alpha=2 * stage.lora_rank,
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        modules_to_save=["embed_tokens", "lm_head"],
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
 
 
 def validation_loss(

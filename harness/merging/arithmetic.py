@@ -130,9 +130,9 @@ def task_vector(tensor: Tensor, base: Tensor) -> Iterator[Tensor]:
 def threshold(deltas: Callable[[], Iterable[Tensor]], density: float) -> float:
     """The magnitude that the ``max(1, int(density · n))`` largest of all n entries reach, exactly.
 
-    ``deltas`` is called once or twice and may yield its float32 tensors one by one, so a whole model's task vector needs
-    no more memory than one tensor: the bits of a non-negative float order like integers, so two histograms (of the
-    upper and then of the lower 16 bits) find the value. 0.0 if everything is kept.
+    ``deltas`` is called once or twice and may yield its float32 tensors one by one, so a whole model's task vector
+    needs no more memory than one tensor: the bits of a non-negative float order like integers, so two histograms (of
+    the upper and then of the lower 16 bits) find the value. 0.0 if everything is kept.
     """
     import torch
 

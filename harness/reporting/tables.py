@@ -64,9 +64,11 @@ def family_table(run: RunResult, family: str) -> str:
     )
     best, worst = values.max(), values.min()
     arrows = significance(cases)
+    first: dict[str, str] = {}
     rows = []
     for case in shown:
-        row = [_name(case, case is reference)]
+        twin = first.setdefault(case.identity, case.case)
+        row = [_name(case, case is reference, twin)]
         for column in columns:
             result = case.columns.get(column)
             if result is None:
@@ -191,9 +193,11 @@ def _cell(result: ColumnResult, bold: bool, arrow: str, is_reference: bool) -> s
     return f"{first}<br><sub>{difference(result.versus_method)}</sub>"
 
 
-def _name(case: CaseResult, is_reference: bool) -> str:
+def _name(case: CaseResult, is_reference: bool, twin: str) -> str:
+    """``twin`` is the first row with the same weights: two recipes can come to one plan, and a reader should see it."""
     name = f"{case.case} (reference)" if is_reference else case.case
-    return f"{name}<br>`{case.drawing}`"
+    same = "" if twin == case.case else f"<br><sub>same weights as {twin}</sub>"
+    return f"{name}<br>`{case.drawing}`{same}"
 
 
 def _count(counts: Iterable[int]) -> str:

@@ -70,7 +70,9 @@ def make_run() -> RunResult:
                 seconds=0.25,
             )
         cases.append(
-            CaseResult(family, case, f"{case} of it", f"Recipe({case!r})", drawing, "embed: math", "ab" * 32, columns)
+            CaseResult(
+                family, case, f"{case} of it", f"Recipe({case!r})", drawing, "embed: math", f"{case:0<64}", columns
+            )
         )
     return RunResult(
         name="example",

@@ -40,7 +40,7 @@ def small_run(cells: dict[str, tuple[float, float]], **changes) -> RunResult:
             "",
             "L|MM|LL",
             "",
-            "",
+            name.removesuffix("-again"),
             {"mgsm sw": ColumnResult(0.5 + d, 100, "m", Verdict.PASS, versus_method=comparison(d, p))},
         )
         for name, (d, p) in cells.items()
@@ -67,6 +67,11 @@ def test_a_family_table_to_the_letter():
         ["bad<br>`L\\|MM\\|LL`", f"40.0 ▼<br><sub>-10.0 [-12.0,{sp}-8.0]</sub>"],
         ["luck<br>`L\\|MM\\|LL`", f"53.0<br><sub>+3.0 [+1.0,{sp}+5.0]</sub>"],
     ]
+
+
+def test_a_row_names_an_earlier_one_with_the_same_weights():
+    table = rows(family_table(small_run({"one": (0.0, 1.0), "two": (0.0, 1.0), "one-again": (0.0, 1.0)}), "count"))
+    assert [row[0].endswith("<br><sub>same weights as one</sub>") for row in table[2:]] == [False, False, False, True]
 
 
 def test_the_report_has_its_parts_in_order(run):

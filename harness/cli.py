@@ -1,0 +1,98 @@
+"""The command line: ``python -m harness merge | report | train``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import __version__
+from harness.errors import LayerswapError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; a user's mistake is one sentence on standard error and status 2."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except LayerswapError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness", description="Layer-swapped language models, ablated.")
+    parser.add_argument("--version", action="version", version=f"pytest-layerswap {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    merge = commands.add_parser("merge", help="write a merged model to disk")
+    merge.add_argument("profile", help="a shipped profile's name, or a TOML file")
+    merge.add_argument("recipe", help="such as 'LayerSwap(transition=0)' or 'Ties(density=0.2)'")
+    merge.add_argument("out", type=Path, help="the folder to make")
+    merge.set_defaults(run=_merge)
+
+    report = commands.add_parser("report", help="write report.md anew from a run's results.json")
+    report.add_argument("folder", type=Path, help="the run's folder, such as reports/latest")
+    report.set_defaults(run=_report)
+
+    train = commands.add_parser("train", help="build the embedded experts from scratch")
+    train.add_argument("profile", choices=["embedded"], help="whose experts")
+    train.add_argument("--out", type=Path, default=Path("weights"), help="where to (default: %(default)s)")
+    train.add_argument("--only", nargs="+", default=[], metavar="STAGE", help="some stages (default: all, in order)")
+    train.add_argument(
+        "--share", type=float, default=1.0, help="of each stage's tokens, to try things out (default: 1)"
+    )
+    train.add_argument("--threads", type=int, default=1, help="of torch; shipped weights used 1 (default: %(default)s)")
+    train.add_argument(
+        "--benchmarks", type=Path, metavar="FOLDER", help="write the benchmarks' data there, train nothing"
+    )
+    train.set_defaults(run=_train)
+    return parser
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from harness.merging.checkpoint import write_checkpoint
+    from harness.merging.storage import read_config
+    from harness.profiles import load_profile
+    from harness.recipe_text import parse_recipe
+    from harness.recipes import check_experts
+
+    profile = load_profile(options.profile)
+    recipe = parse_recipe(options.recipe)
+    layers = int(read_config(profile.expert_path("base")).get_text_config().num_hidden_layers)
+    plan = recipe.plan(layers, profile.sizes)
+    check_experts(plan, profile.experts)
+    paths = {name: profile.expert_path(name) for name in plan.experts}
+    write_checkpoint(plan, paths, options.out, recipe_text=repr(recipe))
+    print(f"{options.out}: {recipe.title}, {plan.drawing}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from harness.reporting.report import read_results, write_report
+
+    folder = options.folder.resolve()
+    print(write_report(read_results(folder), folder))
+
+
+def _train(options: argparse.Namespace) -> None:
+    from harness.lab import benchmarks, build
+
+    if options.benchmarks:
+        benchmarks.write(options.benchmarks, build.BENCHMARK_SEED)
+        print(f"{options.benchmarks}: data of the embedded benchmarks")
+        return
+    if not 0 < options.share <= 1:
+        raise LayerswapError(f"--share is {options.share}: expected a share above 0 and up to 1")
+    import torch
+
+    torch.set_num_threads(max(1, options.threads))
+    options.out.mkdir(parents=True, exist_ok=True)
+    build.build(options.out, options.only, options.share)
+    (options.out / "README.md").write_text(build.describe(options.out), encoding="utf-8")
+    print(f"{options.out}: {', '.join(stage.name for stage in build.select(options.only))}")
