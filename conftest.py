@@ -1,3 +1,3 @@
 from __future__ import annotations
 
-pytest_plugins = ["harness.plugin"]
+pytest_plugins = ["harness.plugin", "pytester"]

@@ -6,6 +6,7 @@ uses the ``ablation`` fixture has been collected.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.errors import LayerswapError
+from harness.files import replace_text
 
 if TYPE_CHECKING:
     from harness.experts import LoadedExpert
@@ -159,14 +161,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Notes which cases were selected, and checks the options before any long work."""
     state = session.config.stash[_STATE]
     items = [item for item in session.items if _is_ablation(item)]
-    _count(state, [_names(item) for item in items])
-    if items and not session.config.option.collectonly:
+    names = [_names(item) for item in items]
+    _count(state, names)
+    if hasattr(session.config, "workerinput"):
+        worker = session.config.workerinput["workerid"]
+        replace_text(state.folder / "items" / f"{worker}.json", json.dumps(names))
+    elif items and not session.config.option.collectonly:
         _checked(session.config)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, start_path: Path) -> list[str]:
     """One line about the run, once it is known that there are ablations in it."""
-    if not config.stash[_STATE].total or config.option.collectonly:
+    if not config.stash[_STATE].total or config.option.collectonly or hasattr(config, "workerinput"):
         return []
     profile, limit = _checked(config)
     device, dtype = _option(config, "device") or profile.device, _option(config, "dtype") or profile.dtype
@@ -184,11 +190,14 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
-    """xdist: the controller itself collects nothing, so it learns the number of items here."""
+    """xdist: the controller itself collects nothing, so a worker has noted which cases there are."""
     state = node.config.stash[_STATE]
     if not state.total:
-        pairs = [_names_of_id(nodeid) for nodeid in ids if "[" in nodeid]
-        _count(state, pairs)
+        path = state.folder / "items" / f"{node.gateway.id}.json"
+        _count(state, [(family, case) for family, case in json.loads(path.read_text(encoding="utf-8"))])
+        reporter = node.config.pluginmanager.get_plugin("terminalreporter")
+        for line in pytest_report_collectionfinish(node.config, Path()):
+            _write_line(reporter, line)
 
 
 def _folder(config: pytest.Config) -> Path:
@@ -218,6 +227,8 @@ def _context(config: pytest.Config, state: State) -> Context:
 
     # The hub is asked for nothing that a profile does not name; this also spares the libraries' own look-ups.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Progress bars would be printed below a broken floor, as what the failed item wrote.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     profile, limit = _checked(config)
     folder = _folder(config)
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -294,8 +305,7 @@ class Progress:
         state.left[name] = state.left.get(name, 1) - 1
         state.shown.setdefault(name, []).append(_shown(report, properties))
         if state.left[name] == 0 and not self._quiet:
-            self._reporter.ensure_newline()
-            self._reporter.write_line(f"  {name:<28} {'  '.join(filter(None, state.shown[name]))}{self._time_left()}")
+            _write_line(self._reporter, f"  {name:<28} {'  '.join(filter(None, state.shown[name]))}{self._time_left()}")
 
     def _time_left(self) -> str:
         state = self._state
@@ -304,6 +314,15 @@ class Progress:
             return share + "]"
         seconds = (time.monotonic() - state.started) / state.done * (state.total - state.done)
         return f"{share}, about {seconds // 60:.0f}:{seconds % 60:02.0f} left]"
+
+
+def _write_line(reporter: Any, line: str) -> None:
+    """A line of its own; under xdist the reporter does not know that its line of dots has begun."""
+    if reporter is not None:
+        reporter.ensure_newline()
+        if reporter._tw.width_of_current_line:
+            reporter.write_line("")
+        reporter.write_line(line)
 
 
 def _shown(report: pytest.TestReport, properties: dict[str, object]) -> str:

@@ -100,7 +100,13 @@ class Grid:
             base = profile.expert_path("base")
             for name in missing:
                 expert = load_expert(name, paths[name], self.settings.dtype, base_path=base)
-                expert.model.to(self.settings.device)
+                try:
+                    expert.model.to(self.settings.device)
+                except (RuntimeError, AssertionError) as error:  # unknown, not there, not built in, or full
+                    reason = (str(error) or type(error).__name__).splitlines()[0]
+                    raise LayerswapError(
+                        f"device {self.settings.device!r} cannot hold the experts: {reason}"
+                    ) from error
                 self._experts[name] = expert
             self._assembler = Assembler(self._experts)
             self._add("load experts", started)

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+
+def test_the_report_goes_below_the_folder_and_latest_leads_to_it(ablate, pytester):
+    result = ablate("--ablation-report=out/of/the/way")
+    (folder,) = (pytester.path / "out/of/the/way").glob("tiny-*")
+    result.stdout.fnmatch_lines([f"report: {folder / 'report.md'}"])
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    assert "### transition" in text
+    assert "| removed" in text
+    assert (folder.parent / "latest" / "report.md").read_text(encoding="utf-8") == text
+    assert not (pytester.path / "reports").exists()
+
+
+def test_no_report_is_written_if_none_is_wanted(ablate, pytester):
+    result = ablate("--ablation-report=none")
+    assert result.ret == 0
+    assert "report:" not in result.stdout.str()
+    pytester.makeini("[pytest]\nablation_report = none\n")
+    assert ablate().ret == 0
+    assert not (pytester.path / "reports").exists()
+    assert not list(pytester.path.glob("**/report.md"))
+
+
+def test_a_report_that_cannot_be_written_is_an_error(ablate, pytester):
+    (pytester.path / "taken").write_text("a file", encoding="utf-8")
+    result = ablate("--ablation-report=taken")
+    assert result.ret == 3
+    result.stdout.fnmatch_lines(["ERROR: *taken*the report cannot be written*"])

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import LayerswapError
+from harness.profiles import EMBEDDED_TASKS, EMBEDDED_WEIGHTS, load_profile, shipped_profiles
+
+MINIMAL = """
+name = "mine"
+[experts]
+base = "models/base"
+math = "/elsewhere/math"
+language = "embedded:language"
+[benchmarks.mmlu]
+columns = [{ name = "mmlu", task = "embedded_mmlu", metric = "acc" }]
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a profile, by default a correct one with a part of its text replaced."""
+
+    def write(old: str = "", new: str = "", text: str = MINIMAL) -> Path:
+        assert old in text
+        path = tmp_path / "mine.toml"
+        path.write_text(text.replace(old, new) if old else text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_minimal_profile_has_the_defaults_of_the_paper(write):
+    profile = load_profile(str(write()))
+    assert (profile.sizes.bottom, profile.sizes.top, profile.sizes.transition, profile.sizes.of) == (5, 2, (1, 1), 32)
+    assert (profile.device, profile.dtype, profile.columns) == ("cpu", "float32", ("mmlu",))
+
+
+def test_relative_paths_start_where_the_profile_lies(write, tmp_path):
+    (tmp_path / "models" / "base").mkdir(parents=True)
+    profile = load_profile(str(write('name = "mine"', 'name = "mine"\ntasks = "tasks"')))
+    assert profile.expert_path("base") == tmp_path / "models" / "base"
+    assert profile.expert_path("language") == EMBEDDED_WEIGHTS / "language"
+    assert profile.task_folder == tmp_path / "tasks"
+
+
+def test_an_expert_without_a_folder_is_named(write):
+    with pytest.raises(LayerswapError, match=r"profile mine: expert math: there is no folder '/elsewhere/math'"):
+        load_profile(str(write())).expert_path("math")
+
+
+@pytest.mark.parametrize("name", sorted(shipped_profiles()))
+def test_shipped_profiles_load(name):
+    profile = load_profile(name)
+    assert profile.name == name
+    assert set(profile.benchmarks) == {"mgsm", "belebele", "flores", "mbpp", "mmlu"}
+
+
+def test_the_embedded_profile_is_all_in_the_package():
+    profile = load_profile("embedded")
+    assert profile.task_folder == EMBEDDED_TASKS
+    assert all(profile.expert_path(name).parent == EMBEDDED_WEIGHTS for name in profile.experts)
+    tasks = {column.task for benchmark in profile.benchmarks.values() for column in benchmark.columns}
+    assert tasks == {
+        path.read_text("utf-8").partition("task: ")[2].split()[0] for path in EMBEDDED_TASKS.glob("*.yaml")
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[experts]", "[expert]", r"unknown key expert \(did you mean 'experts'\?\)"),
+        ('metric = "acc"', 'metrics = "acc"', r"unknown key benchmarks.mmlu.columns.0.metrics \(did you mean 'metric'"),
+        ("[experts]", "[swap]\nbotom = 3\n[experts]", r"unknown key swap.botom \(did you mean 'bottom'\?\)"),
+        ("[experts]", "batch_size = 0\n[experts]", "batch_size: .*greater than or equal to 1"),
+        ("[experts]", 'dtype = "float8"\n[experts]', "dtype: .*'float32'"),
+        ("[benchmarks.mmlu]", "[benchmarks.mmlu]\nmargin = 5", "benchmarks.mmlu.margin: .*less than or equal to 1"),
+        ('"mine"', '"../mine"', "name: .*match"),
+        ('math = "/elsewhere/math"\nlanguage = "embedded:language"', "", r"\[experts\] names no math and no language"),
+        ('name = "mmlu"', 'name = "knowledge"', "column 'knowledge' of mmlu must begin with the benchmark's name"),
+        ("columns = [", 'columns = [{ name = "mmlu", task = "t", metric = "acc" }, ', "several columns are named mmlu"),
+        ("[benchmarks.mmlu]", "[benchmarks.mmlu", "not readable as TOML"),
+    ],
+)
+def test_a_mistake_names_the_file_the_key_and_the_nearest_one(write, old, new, message):
+    path = write(old, new)
+    with pytest.raises(LayerswapError, match=message) as caught:
+        load_profile(str(path))
+    assert str(caught.value).startswith(f"profile {path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_lists_the_shipped_profiles():
+    with pytest.raises(LayerswapError, match=r"no profile 'embeded'.*embedded.*did you mean 'embedded'"):
+        load_profile("embeded")
