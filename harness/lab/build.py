@@ -17,12 +17,12 @@ BENCHMARK_SEED = 2026
 
 STAGES = (
     Stage("base", None, "base", tokens=20_000_000, learning_rate=2e-3),
-    Stage("math", "base", "math", tokens=1_500_000, learning_rate=5e-4, seed=1),
-    Stage("language", "base", "language", tokens=2_000_000, learning_rate=5e-4, seed=2),
-    Stage("math-long", "base", "math", tokens=4_500_000, learning_rate=5e-4, seed=1),
-    Stage("math-hot", "base", "math", tokens=1_500_000, learning_rate=2e-3, seed=1),
-    Stage("math-lora", "base", "math", tokens=1_500_000, learning_rate=2e-3, seed=1, lora_rank=8),
-    Stage("language-lora", "base", "language", tokens=2_000_000, learning_rate=2e-3, seed=2, lora_rank=8),
+    Stage("math", "base", "math", tokens=500_000, learning_rate=7e-4, seed=1),
+    Stage("language", "base", "language", tokens=800_000, learning_rate=7e-4, seed=2),
+    Stage("math-long", "base", "math", tokens=1_100_000, learning_rate=7e-4, seed=1),
+    Stage("math-hot", "base", "math", tokens=400_000, learning_rate=2e-3, seed=1),
+    Stage("math-lora", "base", "math", tokens=400_000, learning_rate=2e-3, seed=1, lora_rank=8),
+    Stage("language-lora", "base", "language", tokens=500_000, learning_rate=2e-3, seed=2, lora_rank=8),
 )
 
 
