@@ -281,7 +281,7 @@ def ablation(request: pytest.FixtureRequest, ablation_context: Context) -> Any:
 @pytest.hookimpl(tryfirst=True)
 def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> tuple[str, str, str] | None:
     """Ablations get a line a case instead of a character an item, unless ``-v`` asks for a line an item."""
-    if "ablation" in report.keywords and report.when == "call" and config.option.verbose == 0:
+    if "ablation" in getattr(report, "keywords", ()) and report.when == "call" and config.option.verbose == 0:
         return report.outcome, "", "FAILED" if report.failed else ""
     return None
 
