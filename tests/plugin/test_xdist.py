@@ -44,7 +44,9 @@ def test_two_workers_give_the_verdicts_tables_and_exit_code_of_one(ablate, pytes
         "-p", "harness.plugin", "-n2", f"--ablation-profile={tiny_profile}", "--ablation-limit=8", "--junitxml=j.xml"
     )  # fmt: skip
     assert (alone.ret, shared.ret) == (1, 1)
-    assert shared.parseoutcomes() == alone.parseoutcomes() == {"failed": 2, "passed": 4}
+    # Libraries warn once a process, so only the warnings' count may differ.
+    counted = [{k: v for k, v in run.parseoutcomes().items() if k != "warnings"} for run in (alone, shared)]
+    assert counted == [{"failed": 2, "passed": 4}] * 2
     assert _tables(pytester.path / "reports" / "latest") == _tables(pytester.path / "alone" / "latest")
 
     printed = sorted(line.split()[1] for line in shared.outlines if line.startswith("FAILED "))
