@@ -46,7 +46,6 @@ class State:
     folder: Path
     owns_folder: bool
     started: float = field(default_factory=time.monotonic)
-    order: list[str] = field(default_factory=list)
     total: int = 0
     done: int = 0
     left: dict[str, int] = field(default_factory=dict)
@@ -107,6 +106,11 @@ def _checked(config: pytest.Config) -> tuple[Profile, int | None]:
     if limit and _option(config, "save-baseline"):
         raise pytest.UsageError("--ablation-save-baseline with --ablation-limit would accept results on a part only")
     return profile, int(limit) if limit else None
+
+
+def _placement(config: pytest.Config, profile: Profile) -> tuple[str, str]:
+    """Device and dtype of this run: the options', or else the profile's."""
+    return _option(config, "device") or profile.device, _option(config, "dtype") or profile.dtype
 
 
 def _baseline_path(config: pytest.Config, name: str) -> Path:
@@ -175,7 +179,7 @@ def pytest_report_collectionfinish(config: pytest.Config, start_path: Path) -> l
     if not config.stash[_STATE].total or config.option.collectonly or hasattr(config, "workerinput"):
         return []
     profile, limit = _checked(config)
-    device, dtype = _option(config, "device") or profile.device, _option(config, "dtype") or profile.dtype
+    device, dtype = _placement(config, profile)
     accepted = _baselines(config, profile)
     documents = f"{limit} documents a task" if limit else "all documents"
     known = f"{len(accepted.scores)} accepted cases" if accepted.scores else "no accepted results"
@@ -234,8 +238,7 @@ def _context(config: pytest.Config, state: State) -> Context:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     settings = Settings(
         profile,
-        _option(config, "device") or profile.device,
-        _option(config, "dtype") or profile.dtype,
+        *_placement(config, profile),
         limit,
         max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None,
     )
@@ -344,7 +347,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     from harness.runlog import run_result, scores, versions
 
     profile, limit = _checked(config)
-    device, dtype = _option(config, "device") or profile.device, _option(config, "dtype") or profile.dtype
+    device, dtype = _placement(config, profile)
     header = {"device": device, "dtype": dtype, "batch size": str(profile.batch_size), "limit": str(limit or "none")}
     name = f"{profile.name}-{datetime.now():%Y%m%d-%H%M%S}"
     header["wall seconds"] = f"{time.monotonic() - state.started:.0f}"

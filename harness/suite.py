@@ -13,6 +13,7 @@ from harness.evaluation.grid import Cell, Grid
 from harness.evaluation.scores import Score
 from harness.gating.baselines import Baselines
 from harness.gating.floors import Floor, Outcome, Verdict, failure_text, no_worse
+from harness.gating.statistics import compare
 from harness.recipes import Expert, LayerSwap, Recipe
 from harness.reporting.results import CaseResult, ColumnResult
 
@@ -133,7 +134,7 @@ class Ablation:
         accepted = self.context.baselines.get(name, score.column)
         if accepted is not None and self.context.grid.settings.limit is not None:
             accepted = accepted.restricted_to(score.documents)
-        versus_method = None if is_method else no_worse(1.0).verdict(score, method).comparison
+        versus_method = None if is_method else compare(score, method)
         if self.context.recording or (accepted is None and is_method):
             outcome = Outcome(Verdict.NEW, None, floor.text, "recorded, held to no floor")
         else:

@@ -51,10 +51,9 @@ class Grid:
     Variants are known by the digest of their weights, so plans that give equal weights are evaluated once.
     """
 
-    def __init__(self, settings: Settings, folder: Path, expert_names: Iterable[str] = ()) -> None:
+    def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
         self.folder = folder
-        self._wanted = tuple(dict.fromkeys(expert_names))
         self._experts: dict[str, LoadedExpert] = {}
         self._assembler: Assembler | None = None
         self._columns: dict[str, list[Column]] = {}
@@ -77,7 +76,7 @@ class Grid:
 
     def load(self, names: Iterable[str]) -> Assembler:
         """Experts in memory, each loaded once for the session, and checked against each other."""
-        names = tuple(dict.fromkeys((*self._wanted, *names)))
+        names = tuple(dict.fromkeys(names))
         profile = self.settings.profile
         if unknown := [name for name in names if name not in profile.experts]:
             raise LayerswapError(

@@ -129,7 +129,7 @@ Data by stage: `harness/lab/corpus.py`, function `recipe`.
 
 - The base reads English and Swahili text, translation, reading, quizzes, code and one-step English word problems; half
   of the Swahili words, and one-step Swahili problems in those words (2 % of its documents, 2.9 % of its tokens).
-- The math experts read English word problems of one and two steps, comparisons and groups, and sums; a third of their
+- The math experts read English word problems of one and two steps, comparisons and groups, and sums; a fifth of their
   documents repeats the base's English.
 - The language experts read Swahili text, translation, glosses and reading with all words, and some of the base's
   English. Neither reads a Swahili word problem.
