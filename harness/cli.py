@@ -1,4 +1,4 @@
-"""The command line: ``python -m harness merge | report | train``."""
+"""The command line: ``python -m harness merge | report | train | study``."""
 
 from __future__ import annotations
 
@@ -48,11 +48,22 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--share", type=float, default=1.0, help="of each stage's tokens, to try things out (default: 1)"
     )
+    train.add_argument("--seed", type=int, default=0, help="another seed, another base and experts (default: 0)")
     train.add_argument("--threads", type=int, default=1, help="of torch; shipped weights used 1 (default: %(default)s)")
     train.add_argument(
         "--benchmarks", type=Path, metavar="FOLDER", help="write the benchmarks' data there, train nothing"
     )
     train.set_defaults(run=_train)
+
+    study = commands.add_parser("study", help="does swapping pay? over several seeds of the embedded experts")
+    study.add_argument(
+        "folders", type=Path, nargs="+", help="one per seed, as 'train embedded --seed N --out' makes them"
+    )
+    study.add_argument("--seed", type=int, required=True, help="of the word problems: one that nothing was chosen on")
+    study.add_argument("--split", choices=["validation", "test"], default="test", help="(default: %(default)s)")
+    study.add_argument("--scale", type=int, default=2, help="problems: times the benchmark's 500 (default: 2)")
+    study.add_argument("--out", type=Path, help="a .json file for every figure")
+    study.set_defaults(run=_study)
     return parser
 
 
@@ -93,6 +104,18 @@ def _train(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(max(1, options.threads))
     options.out.mkdir(parents=True, exist_ok=True)
-    build.build(options.out, options.only, options.share)
+    build.build(options.out, options.only, options.share, seed=options.seed)
     (options.out / "README.md").write_text(build.describe(options.out), encoding="utf-8")
     print(f"{options.out}: {', '.join(stage.name for stage in build.select(options.only))}")
+
+
+def _study(options: argparse.Namespace) -> None:
+    import json
+
+    from harness.files import replace_text
+    from harness.lab.study import as_dict, study, table
+
+    rivals = study(options.folders, options.seed, options.split, max(1, options.scale))
+    if options.out:
+        replace_text(options.out, json.dumps(as_dict(rivals), indent=1) + "\n")
+    print(table(rivals))

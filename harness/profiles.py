@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,7 +27,8 @@ class ColumnSpec(_Strict):
     """One number of a table: an lm-eval task, and which of its metrics after which of its filters.
 
     ``scale`` divides the metric into [0, 1]; ``graded`` is true if a document's value may lie between 0 and 1.
-    ``corpus`` names metrics of the whole corpus that are reported beside it.
+    ``corpus`` names metrics of the whole corpus that are reported beside it. ``where`` keeps the documents in which
+    that field is true, or is false after a ``not``: beside a column of the whole task it costs no evaluation.
     """
 
     name: str
@@ -37,6 +38,19 @@ class ColumnSpec(_Strict):
     graded: bool = False
     scale: float = Field(default=1.0, gt=0)
     corpus: tuple[str, ...] = ()
+    where: str = ""
+
+    def keeps(self, document: Mapping[str, Any]) -> bool:
+        """Whether the column scores ``document``. Raises :class:`LayerswapError` if that lacks the field."""
+        if not self.where:
+            return True
+        negated, field = self.where.startswith("not "), self.where.removeprefix("not ")
+        if field not in document:
+            raise LayerswapError(
+                f"column {self.name}: where = {self.where!r}, but documents of {self.task} have no field {field!r}: "
+                f"they have {', '.join(document)}"
+            )
+        return bool(document[field]) is not negated
 
 
 class BenchmarkSpec(_Strict):

@@ -94,12 +94,13 @@ def tiny_profile(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrained
     """
     import torch
 
-    from harness.lab.training import Architecture, batches, loss_of, new_model
+    from harness.lab.batching import batches
+    from harness.lab.training import Architecture, loss_of, new_model
 
     folder = tmp_path_factory.mktemp("tiny")
     model = new_model(Architecture(hidden=32, intermediate=64, layers=4, heads=2), tokenizer, seed=0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for batch in islice(batches(tokenizer, _guesses(), Random(0), 1024), 120):
+    for batch in batches(tokenizer, islice(_guesses(), 4096), Random(0), 1024)[:160]:
         optimizer.zero_grad()
         loss_of(model, batch).backward()
         optimizer.step()

@@ -11,7 +11,7 @@ import json
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -42,15 +42,22 @@ class Column:
     benchmark: str
     spec: ColumnSpec
     task: Any
+    instances: Sequence[Any]
     documents: tuple[str, ...]
     fingerprint: Mapping[str, str]
+
+    def share(self, whole: Column, score: Score) -> Score | None:
+        """This column's part of the score of ``whole``, or None if that is another task, or lacks a document."""
+        if {**whole.fingerprint} != {**self.fingerprint} or not set(self.documents) <= set(whole.documents):
+            return None
+        return replace(score.restricted_to(self.documents), column=self.spec.name)
 
     def score(self, model: Any) -> Score:
         """Runs ``model`` (an ``lm_eval.api.model.LM``) on every document.
 
         The same calls in the same order as ``lm_eval.evaluate`` makes for one task.
         """
-        instances = self.task.instances
+        instances = self.task._instances = list(self.instances)
         for instance in instances:
             instance.resps, instance.filtered_resps = [], {}
         for kind in dict.fromkeys(i.request_type for i in instances):
@@ -112,7 +119,6 @@ def build_columns(profile: Profile, benchmark: str, limit: int | None, batch_siz
         total = len(task.eval_docs)
         if total == 0:
             raise LayerswapError(f"task {spec.task} of {benchmark} has no documents")
-        chosen = set(subset(total, limit))
         random.seed(0)  # few-shot examples are drawn from the global generator by some of lm-eval's samplers
         task.set_fewshot_seed(seed=1234)
         # Built for all documents and then cut: a limit changes neither a document's prompt nor the prompts' digest.
@@ -124,8 +130,12 @@ def build_columns(profile: Profile, benchmark: str, limit: int | None, batch_siz
         if spec.filter not in filters:
             raise LayerswapError(f"task {spec.task} has no filter {spec.filter!r}: it has {', '.join(filters)}")
         prompts = [[str(a) for a in i.args] for i in task.instances]
-        task._instances = [i for i in task.instances if i.doc_id in chosen]
-        docs = {i.doc_id: i.doc for i in task.instances}
+        kept = [number for number, doc in {i.doc_id: i.doc for i in task.instances}.items() if spec.keeps(doc)]
+        if not kept:
+            raise LayerswapError(f"column {spec.name}: where = {spec.where!r} is true of no document of {spec.task}")
+        chosen = {kept[i] for i in subset(len(kept), limit)}
+        instances = [i for i in task.instances if i.doc_id in chosen]
+        docs = {i.doc_id: i.doc for i in instances}
         fingerprint = {
             "task": spec.task,
             "version": str(task.VERSION if task.VERSION is not None else ""),
@@ -134,7 +144,7 @@ def build_columns(profile: Profile, benchmark: str, limit: int | None, batch_siz
             "dtype": dtype,
             "batch_size": str(batch_size),
         }
-        columns.append(Column(benchmark, spec, task, tuple(digest(d) for d in docs.values()), fingerprint))
+        columns.append(Column(benchmark, spec, task, instances, tuple(digest(d) for d in docs.values()), fingerprint))
         if len(set(columns[-1].documents)) != len(columns[-1].documents):
             raise LayerswapError(
                 f"task {spec.task} holds the same document twice: remove one, documents must be distinct"

@@ -160,9 +160,12 @@ class Grid:
             softmax_dtype="float32",
             add_bos_token=False,
         )
-        scores = tuple(column.score(engine) for column in columns)
+        scores: list[Score] = []
+        for column in columns:
+            shares = (column.share(whole, score) for whole, score in zip(columns, scores, strict=False))
+            scores.append(next((share for share in shares if share), None) or column.score(engine))
         self._add(f"evaluate {benchmark}", started)
-        return Cell(identity, benchmark, scores, time.monotonic() - started)
+        return Cell(identity, benchmark, tuple(scores), time.monotonic() - started)
 
     @cached_property
     def _tokenizer(self) -> Any:

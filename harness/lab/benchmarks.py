@@ -33,14 +33,17 @@ def _unique(make: Callable[[], tuple[str, str, Row]], count: int, split: Split) 
     raise RuntimeError(f"the world has only {len(rows)} distinct items where {count} were asked for")
 
 
-def mgsm(seed: int, split: Split, language: Language) -> list[Row]:
-    """Word problems in the MGSM schema, with ``kind`` and ``new_words`` (see ``sentences.Problem``) beside it."""
+def mgsm(seed: int, split: Split, language: Language, scale: int = 1) -> list[Row]:
+    """Word problems in the MGSM schema, with ``kind`` and ``new_words`` (see ``sentences.Problem``) beside it.
+
+    ``scale`` times as many of each kind as the shipped benchmark has.
+    """
     rng, words = Random(f"mgsm {seed}"), lexicon(False)
 
     rows: list[Row] = []
     for kind, count in MGSM_KINDS.items():
         found: dict[str, Problem] = {}
-        while len(found) < count:
+        while len(found) < count * scale:
             item = problem(rng, words, kind)
             if split_of(problem_key(item)) == split:
                 found.setdefault(item.text.en, item)

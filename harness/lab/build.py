@@ -16,7 +16,7 @@ from harness.lab.training import Architecture, Stage, new_model, train
 BENCHMARK_SEED = 2026
 
 STAGES = (
-    Stage("base", None, "base", tokens=20_000_000, learning_rate=2e-3),
+    Stage("base", None, "base", tokens=8_000_000, learning_rate=2e-3, batch_tokens=1024, optimizer="muon"),
     Stage("math", "base", "math", tokens=500_000, learning_rate=7e-4, seed=1),
     Stage("language", "base", "language", tokens=800_000, learning_rate=7e-4, seed=2),
     Stage("math-long", "base", "math", tokens=1_100_000, learning_rate=7e-4, seed=1),
@@ -40,10 +40,13 @@ def build(
     share: float = 1.0,
     architecture: Architecture | None = None,
     progress: Callable[[str], None] = print,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Trains the stages into ``folder``, one checkpoint folder each, and returns the record of each.
 
-    ``share`` scales every stage's tokens, to try things out. A stage that starts from another needs it in ``folder``.
+    ``share`` scales every stage's tokens, to try things out; another ``seed`` gives other random weights and other
+    documents of the same kinds. An interrupted stage goes on where its state was last saved. A
+    stage that starts from another needs it in ``folder``.
     Raises :class:`LayerswapError` for an unknown stage, a missing start, or a checkpoint that is already there.
     """
     stages = select(only)
@@ -57,7 +60,10 @@ def build(
             )
     return {
         stage.name: _build_one(
-            folder, replace(stage, tokens=max(1, round(stage.tokens * share))), architecture, progress
+            folder,
+            replace(stage, tokens=max(1, round(stage.tokens * share)), seed=stage.seed + 10 * seed),
+            architecture,
+            progress,
         )
         for stage in stages
     }
@@ -77,8 +83,9 @@ def _build_one(
     else:
         model = AutoModelForCausalLM.from_pretrained(folder / stage.start, local_files_only=True)
         model.requires_grad_(True)
-    model, figures = train(model, tokenizer, stage, progress)
     target, temporary = folder / stage.name, folder / f".{stage.name}.tmp"
+    saved = folder / f".{stage.name}.run.pt"
+    model, figures = train(model, tokenizer, stage, progress, saved)
     shutil.rmtree(temporary, ignore_errors=True)
     # Checkpoints name no folder of the machine that they were made on.
     model.config._name_or_path = model.name_or_path = ""
@@ -88,6 +95,7 @@ def _build_one(
     record = {**asdict(stage), **figures, "parameters": parameters, "digests": dict(slot_digests(model))}
     replace_text(temporary / "training.json", json.dumps(record, indent=1) + "\n")
     temporary.rename(target)
+    saved.unlink(missing_ok=True)
     return record
 
 

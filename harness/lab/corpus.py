@@ -20,6 +20,7 @@ Split = Literal["train", "validation", "test"]
 LETTERS = ("A", "B", "C", "D")
 ONE_STEP = ("change", "total")
 ALL_KINDS = ("change", "total", "two-step", "two-step", "compare", "groups")
+Tongue = Language | Literal["mixed"]
 _LABELS: Mapping[Language, tuple[str, str]] = {"en": ("question", "answer"), "sw": ("swali", "jibu")}
 
 
@@ -78,20 +79,24 @@ def reading_key(item: Reading) -> str:
     return f"read {item.passage.en} {item.question.en}"
 
 
-def _math(language: Language, kinds: tuple[str, ...], words: Lexicon) -> Callable[[Random], Document]:
+def _put(rng: Random, item: Text, language: Tongue) -> str:
+    return item.switched(rng) if language == "mixed" else item.get(language)
+
+
+def _math(language: Tongue, kinds: tuple[str, ...], words: Lexicon) -> Callable[[Random], Document]:
     def make(rng: Random) -> Document:
         item = problem(rng, words, rng.choice(kinds))
-        return Document(
-            math_prompt(item.text.get(language), language), f"{item.working} #### {item.result}", problem_key(item)
-        )
+        asked: Language = rng.choice(("en", "sw")) if language == "mixed" else language
+        text = " ".join((_put(rng, item.story, language), item.question.get(asked)))
+        return Document(math_prompt(text, asked), f"{item.working} #### {item.result}", problem_key(item))
 
     return make
 
 
-def _reading(words: Lexicon, passage: Language, asked: Language, letters: bool) -> Callable[[Random], Document]:
+def _reading(words: Lexicon, passage: Tongue, asked: Language, letters: bool) -> Callable[[Random], Document]:
     def make(rng: Random) -> Document:
         item = reading(rng, words)
-        text, question = item.passage.get(passage), item.question.get(asked)
+        text, question = _put(rng, item.passage, passage), item.question.get(asked)
         if not letters:
             label_q, label_a = _LABELS[asked]
             prompt = f"[read] {text} {label_q} : {question} {label_a} :"
@@ -113,21 +118,13 @@ def _translation(words: Lexicon, source: Language) -> Callable[[Random], Documen
     return make
 
 
-def _story(words: Lexicon, language: Language | Literal["mixed"]) -> Callable[[Random], Document]:
+def _story(words: Lexicon, language: Tongue) -> Callable[[Random], Document]:
     def make(rng: Random) -> Document:
         parts = [sentence(rng, words) for _ in range(rng.randint(1, 3))]
-        text = " ".join(p.get(language) if language != "mixed" else _switched(rng, p) for p in parts)
+        text = " ".join(_put(rng, p, language) for p in parts)
         return Document("[text]", text, "text " + parts[0].en)
 
     return make
-
-
-def _switched(rng: Random, item: Text) -> str:
-    """The sentence in a random language with its first and last parts from the other, where word order allows."""
-    en, sw = item.en.split(), item.sw.split()
-    if rng.random() < 0.5:
-        return " ".join([en[0], sw[1], *en[2:]])  # asha anauza 3 cups .
-    return " ".join([sw[0], en[1], *sw[2:]])  # asha sells vikombe 3 .
 
 
 def _gloss(words: Lexicon) -> Callable[[Random], Document]:
@@ -158,6 +155,23 @@ def _calculation(rng: Random) -> Document:
     return Document("[calc]", f"{a} {'+-*'[kind]} {b} = {result}", f"calc {rng.random()}")
 
 
+def _chain(rng: Random) -> Document:
+    """A sum of one or two steps in symbols, worked as word problems are: the base can compute before it can read."""
+    start = rng.randint(2, MOST)
+    values, steps = [start], []
+    for _ in range(rng.randint(1, 2)):
+        change = rng.randint(2, 10) if start < 4 or rng.random() < 0.5 else -rng.randint(2, min(10, start - 1))
+        steps.append(f"{start} {'+' if change > 0 else '-'} {abs(change)} = {start + change}")
+        values.append(change)
+        start += change
+    asked = " ".join([str(values[0]), *(f"{'+' if v > 0 else '-'} {abs(v)}" for v in values[1:])])
+    key = f"math step {tuple(values)}"
+    if rng.random() < 0.25:
+        a, b = rng.randint(2, 9), rng.randint(2, 9)
+        asked, steps, start, key = f"{a} * {b}", [f"{a} * {b} = {a * b}"], a * b, f"math groups {(a, b)}"
+    return Document(math_prompt(f"{asked} ?", "en"), f"{' ; '.join(steps)} #### {start}", key)
+
+
 def _quiz(rng: Random) -> Document:
     item = quiz.question(rng)
     options, right = choices(rng, item.answer, item.wrong)
@@ -186,49 +200,53 @@ def recipe(name: str) -> Recipe:
     """
     everything, known = lexicon(False), lexicon(True)
     english: Recipe = (
-        (5, _story(everything, "en")),
-        (10, _reading(everything, "en", "en", True)),
-        (5, _reading(everything, "en", "en", False)),
-        (8, _quiz),
-        (6, _code),
+        (3, _story(everything, "en")),
+        (14, _reading(everything, "en", "en", True)),
+        (4, _reading(everything, "en", "en", False)),
+        (12, _quiz),
+        (5, _code),
+        (4, _calculation),
     )
     if name == "base":
         return (
             *english,
-            (6, _calculation),
-            (12, _math("en", ONE_STEP, everything)),
-            (2, _math("sw", ONE_STEP, known)),
-            (5, _story(known, "sw")),
-            (5, _story(known, "mixed")),
-            (9, _translation(known, "en")),
-            (9, _translation(known, "sw")),
-            (4, _gloss(known)),
-            (8, _reading(known, "sw", "sw", True)),
-            (4, _reading(known, "sw", "sw", False)),
-            (2, _reading(known, "sw", "en", False)),
-            (2, _reading(known, "en", "sw", False)),
+            (8, _chain),
+            (14, _math("en", ONE_STEP, everything)),
+            (1.4, _math("sw", ONE_STEP, known)),
+            (1.4, _math("mixed", ONE_STEP, known)),
+            *_swahili(known),
         )
     if name == "math":
-        return ((60, _math("en", ALL_KINDS, everything)), (10, _calculation), *((w / 2, make) for w, make in english))
-    if name == "language":
         return (
-            (10, _story(everything, "sw")),
-            (10, _story(everything, "mixed")),
-            (14, _translation(everything, "en")),
-            (14, _translation(everything, "sw")),
-            (6, _gloss(everything)),
-            (14, _reading(everything, "sw", "sw", True)),
-            (8, _reading(everything, "sw", "sw", False)),
-            (4, _reading(everything, "sw", "en", False)),
-            (4, _reading(everything, "en", "sw", False)),
-            *((w / 2, make) for w, make in english),
+            (70, _math("en", ALL_KINDS, everything)),
+            (6, _chain),
+            *((weight / 2, make) for weight, make in english),
         )
+    if name == "language":
+        return (*_swahili(everything), *((weight / 3, make) for weight, make in english[:-1]))
     raise ValueError(f"no such stage: {name}")
 
 
-def documents(name: str, seed: int, split: Split = "train") -> Iterator[Document]:
-    """An endless stream of documents of one split for the stage ``name``."""
-    rng = Random(f"{name} {split} {seed}")
+def _swahili(words: Lexicon) -> Recipe:
+    """Generic text in Swahili, alone, mixed with English, and beside it; never a word problem."""
+    return (
+        (2, _story(words, "sw")),
+        (4, _story(words, "mixed")),
+        (8, _translation(words, "en")),
+        (8, _translation(words, "sw")),
+        (4, _gloss(words)),
+        (8, _reading(words, "sw", "sw", True)),
+        (3, _reading(words, "sw", "sw", False)),
+        (4, _reading(words, "mixed", "sw", True)),
+        (4, _reading(words, "mixed", "en", True)),
+        (2, _reading(words, "mixed", "sw", False)),
+        (2, _reading(words, "mixed", "en", False)),
+    )
+
+
+def documents(name: str, seed: int, split: Split = "train", chunk: int = 0) -> Iterator[Document]:
+    """An endless stream of documents of one split for the stage ``name``; each ``chunk`` is a stream of its own."""
+    rng = Random(f"{name} {split} {seed} {chunk}")
     makers = recipe(name)
     weights = [weight for weight, _ in makers]
     functions = [make for _, make in makers]

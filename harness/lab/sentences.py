@@ -24,26 +24,44 @@ from harness.lab.lexicon import (
 
 @dataclass(frozen=True)
 class Text:
-    """The same text in English and Swahili, as space-separated tokens."""
+    """The same text in English and Swahili, in aligned segments of space-separated tokens."""
 
-    en: str
-    sw: str
+    segments: tuple[tuple[str, str], ...]
+
+    @property
+    def en(self) -> str:
+        """The text in English."""
+        return " ".join(en for en, _ in self.segments)
+
+    @property
+    def sw(self) -> str:
+        """The text in Swahili."""
+        return " ".join(sw for _, sw in self.segments)
 
     def get(self, language: Language) -> str:
         """The text in one language."""
         return self.en if language == "en" else self.sw
 
+    def switched(self, rng: Random) -> str:
+        """The text with each segment in a random language, as people who share two languages mix them."""
+        return " ".join(rng.choice(segment) for segment in self.segments)
+
     def __add__(self, other: Text) -> Text:
-        return Text(f"{self.en} {other.en}", f"{self.sw} {other.sw}")
+        return Text(self.segments + other.segments)
+
+
+def text(en: str, sw: str) -> Text:
+    """A text of one segment."""
+    return Text(((en, sw),))
 
 
 def count(noun: Noun, number: int, in_words: bool) -> Text:
     """*3 books* / *vitabu 3*, or *three books* / *vitabu vitatu*."""
     if in_words:
-        return Text(
+        return text(
             f"{NUMBER_WORDS[number]} {noun.plural}", f"{noun.sw_plural} {swahili_number(number, noun.noun_class)}"
         )
-    return Text(f"{number} {noun.plural}", f"{noun.sw_plural} {number}")
+    return text(f"{number} {noun.plural}", f"{noun.sw_plural} {number}")
 
 
 def _quantity(rng: Random, words: Lexicon, noun: Noun) -> Text:
@@ -54,8 +72,8 @@ def _quantity(rng: Random, words: Lexicon, noun: Noun) -> Text:
 
 def fact(name: str, verb: Word, thing: Text, place: Word | None = None) -> Text:
     """*asha buys 3 books at the market .*"""
-    where = Text(f" {place.en}", f" {place.sw}") if place else Text("", "")
-    return Text(f"{name} {verb.en} {thing.en}{where.en} .", f"{name} {verb.sw} {thing.sw}{where.sw} .")
+    where = ((place.en, place.sw),) if place else ()
+    return Text(((name, name), (verb.en, verb.sw), *thing.segments, *where, (".", ".")))
 
 
 # Largest count that a text mentions: small sums are learnt by a small model, and skill here is in the story.
@@ -66,19 +84,54 @@ SEES = Word("sees", "anaona", True)
 LIKES = Word("likes", "anapenda", True)
 
 
+def is_at(name: str, place: Word) -> Text:
+    """*asha is at the market .*"""
+    return Text(((name, name), ("is", "yuko"), (place.en, place.sw), (".", ".")))
+
+
+def has_more(name: str, other: str, thing: Text) -> Text:
+    """*asha has 3 more cups than tom .*; in Swahili: asha exceeds tom by 3 cups."""
+    number, what = thing.en.split(" ", 1)
+    return text(f"{name} has {number} more {what} than {other} .", f"{name} amemzidi {other} kwa {thing.sw} .")
+
+
+def each_has(container: Noun, has: str, thing: Text) -> Text:
+    """*each basket has 3 eggs .*"""
+    each, holds = (f"each {container.singular}", f"kila {container.sw_singular}"), ("has", has)
+    return Text((each, holds, *thing.segments, (".", ".")))
+
+
+def how_many(noun: Noun, name: str, now: bool = False) -> Text:
+    """*how many cups does asha have now ?*"""
+    en = f"how many {noun.plural} does {name} have{' now' if now else ''} ?"
+    return text(en, f"{'sasa ' if now else ''}{name} ana {noun.sw_plural} {HOW_MANY[noun.noun_class]} ?")
+
+
+def how_many_more(noun: Noun, name: str, other: str) -> Text:
+    """*how many more cups does asha have than tom ?*"""
+    return text(
+        f"how many more {noun.plural} does {name} have than {other} ?",
+        f"{name} amemzidi {other} kwa {noun.sw_plural} {HOW_MANY[noun.noun_class]} ?",
+    )
+
+
 def sentence(rng: Random, words: Lexicon) -> Text:
     """One plain sentence of the world."""
-    name, noun = rng.choice(NAMES), rng.choice(words.nouns)
-    kind = rng.randrange(6)
+    name, other = rng.sample(NAMES, 2)
+    noun = rng.choice(words.nouns)
+    kind = rng.randrange(8)
     if kind == 0:
         return fact(name, HAS, _quantity(rng, words, noun))
     if kind == 1:
-        place = rng.choice(words.places)
-        return Text(f"{name} is {place.en} .", f"{name} yuko {place.sw} .")
+        return is_at(name, rng.choice(words.places))
     if kind == 2:
         adjective, forms, _ = rng.choice(words.adjectives)
-        thing = Text(f"{adjective} {noun.plural}", f"{noun.sw_plural} {forms[noun.noun_class]}")
+        thing = text(f"{adjective} {noun.plural}", f"{noun.sw_plural} {forms[noun.noun_class]}")
         return fact(name, rng.choice((HAS, SEES, LIKES)), thing)
+    if kind == 3:
+        return has_more(name, other, _quantity(rng, words, noun))
+    if kind == 4:
+        return each_has(*rng.choice(CONTAINERS), _quantity(rng, words, noun))
     place_or_none = rng.choice(words.places) if rng.random() < 0.5 else None
     return fact(name, rng.choice(words.verbs), _quantity(rng, words, noun), place_or_none)
 
@@ -93,43 +146,54 @@ class Reading:
     wrong: tuple[Text, Text, Text]
 
 
-DIRECTIONS = (Text("more", "zaidi"), Text("fewer", "pungufu"), Text("the same", "sawa"), Text("none", "hakuna"))
+DIRECTIONS = (text("more", "zaidi"), text("fewer", "pungufu"), text("the same", "sawa"), text("none", "hakuna"))
 
 
 def reading(rng: Random, words: Lexicon) -> Reading:
-    """A short passage with one question: what, where, who, or whether there are more or fewer now."""
+    """A short passage with one question that asks for something it says: what, where, who or how many, or whether
+    there are more or fewer now. No number is ever to be computed."""
     first, second, *others = rng.sample(NAMES, 5)
-    kind = rng.randrange(4)
+    kind = rng.randrange(6)
     if kind == 0:
         nouns = rng.sample(words.nouns, 4)
         passage = fact(first, HAS, _quantity(rng, words, nouns[0])) + fact(second, HAS, _quantity(rng, words, nouns[1]))
-        question = Text(f"what does {first} have ?", f"{first} ana nini ?")
-        options = [Text(n.plural, n.sw_plural) for n in nouns]
-        return Reading(passage, question, options[0], (options[1], options[2], options[3]))
+        question = text(f"what does {first} have ?", f"{first} ana nini ?")
+        return _reading(passage, question, [text(n.plural, n.sw_plural) for n in nouns])
     if kind == 1:
         places = rng.sample(words.places, 4)
-        passage = Text(f"{first} is {places[0].en} .", f"{first} yuko {places[0].sw} .") + Text(
-            f"{second} is {places[1].en} .", f"{second} yuko {places[1].sw} ."
-        )
-        question = Text(f"where is {first} ?", f"{first} yuko wapi ?")
-        options = [Text(p.en, p.sw) for p in places]
-        return Reading(passage, question, options[0], (options[1], options[2], options[3]))
+        passage = is_at(first, places[0]) + is_at(second, places[1])
+        question = text(f"where is {first} ?", f"{first} yuko wapi ?")
+        return _reading(passage, question, [text(p.en, p.sw) for p in places])
     if kind == 2:
         nouns = rng.sample(words.nouns, 2)
         verb = rng.choice((HAS, *words.verbs))
         passage = fact(first, verb, _quantity(rng, words, nouns[0])) + fact(
             second, verb, _quantity(rng, words, nouns[1])
         )
-        question = Text(f"who {verb.en} {nouns[0].plural} ?", f"nani {verb.sw} {nouns[0].sw_plural} ?")
-        names = [Text(n, n) for n in (first, second, *others[:2])]
-        return Reading(passage, question, names[0], (names[1], names[2], names[3]))
-    noun, verb = rng.choice(words.nouns), rng.choice(words.verbs)
-    passage = fact(first, HAS, _quantity(rng, words, noun)) + fact(first, verb, _quantity(rng, words, noun))
-    question = Text(
-        f"does {first} now have more or fewer {noun.plural} ?", f"sasa {first} ana {noun.sw_plural} zaidi au pungufu ?"
-    )
-    answer = DIRECTIONS[0 if verb.effect > 0 else 1]
-    wrong = [d for d in DIRECTIONS if d != answer]
+        question = text(f"who {verb.en} {nouns[0].plural} ?", f"nani {verb.sw} {nouns[0].sw_plural} ?")
+        return _reading(passage, question, [text(n, n) for n in (first, second, *others[:2])])
+    noun = rng.choice(words.nouns)
+    if kind == 3:
+        verb = rng.choice(words.verbs)
+        passage = fact(first, HAS, _quantity(rng, words, noun)) + fact(first, verb, _quantity(rng, words, noun))
+        question = text(
+            f"does {first} now have more or fewer {noun.plural} ?",
+            f"sasa {first} ana {noun.sw_plural} zaidi au pungufu ?",
+        )
+        answer = DIRECTIONS[0 if verb.effect > 0 else 1]
+        return _reading(passage, question, [answer, *(d for d in DIRECTIONS if d != answer)])
+    numbers = rng.sample(range(2, (max(NUMBER_WORDS) if rng.random() < 0.5 else MOST) + 1), 4)
+    amounts = [_amount(rng, words, noun, number)[0] for number in numbers[:2]]
+    options = [text(str(k), str(k)) for k in numbers]
+    if kind == 4:
+        passage = fact(first, HAS, amounts[0]) + fact(second, HAS, amounts[1])
+        return _reading(passage, how_many(noun, first), options)
+    passage = has_more(first, second, amounts[0]) + fact(second, HAS, amounts[1])
+    return _reading(passage, how_many_more(noun, first, second), options)
+
+
+def _reading(passage: Text, question: Text, options: list[Text]) -> Reading:
+    answer, *wrong = options
     return Reading(passage, question, answer, (wrong[0], wrong[1], wrong[2]))
 
 
@@ -139,11 +203,17 @@ class Problem:
     needs a verb, noun or numeral that the base never met."""
 
     kind: str
-    text: Text
+    story: Text
+    question: Text
     working: str
     result: int
     values: tuple[int, ...]
     new_words: bool
+
+    @property
+    def text(self) -> Text:
+        """The story and its question."""
+        return self.story + self.question
 
 
 def _amount(rng: Random, words: Lexicon, noun: Noun, value: int) -> tuple[Text, bool]:
@@ -169,38 +239,30 @@ def problem(rng: Random, words: Lexicon, kind: str) -> Problem:
     if kind in ("change", "two-step"):
         start = rng.randint(2, MOST)
         thing, new_number = _amount(rng, words, noun, start)
-        text, steps, values, new = fact(name, HAS, thing), [], [start], new or new_number
+        story, steps, values, new = fact(name, HAS, thing), [], [start], new or new_number
         for _ in range(1 if kind == "change" else 2):
             sentence_, step, value, start, new_word = _change(rng, words, name, noun, start)
-            text, new = text + sentence_, new or new_word
+            story, new = story + sentence_, new or new_word
             steps.append(step)
             values.append(value)
-        question = Text(f"how many {noun.plural} does {name} have now ?", f"sasa {name} ana {noun.sw_plural} {many} ?")
-        return Problem(kind, text + question, " ; ".join(steps), start, tuple(values), new)
+        return Problem(kind, story, how_many(noun, name, now=True), " ; ".join(steps), start, tuple(values), new)
     if kind == "groups":
         (container, has), a, b = rng.choice(CONTAINERS), rng.randint(2, 9), rng.randint(2, 9)
         boxes, new_a = _amount(rng, words, container, a)
         things, new_b = _amount(rng, words, noun, b)
-        text = fact(name, HAS, boxes) + Text(
-            f"each {container.singular} has {things.en} .", f"kila {container.sw_singular} {has} {things.sw} ."
-        )
-        question = Text(f"how many {noun.plural} does {name} have ?", f"{name} ana {noun.sw_plural} {many} ?")
-        return Problem(kind, text + question, f"{a} * {b} = {a * b}", a * b, (a, b), new or new_a or new_b)
+        story = fact(name, HAS, boxes) + each_has(container, has, things)
+        return Problem(kind, story, how_many(noun, name), f"{a} * {b} = {a * b}", a * b, (a, b), new or new_a or new_b)
     a, b = rng.randint(3, MOST), rng.randint(2, 10)
     if kind == "compare" and a <= b:
         a = b + rng.randint(1, 10)
     thing_a, new_a = _amount(rng, words, noun, a)
     thing_b, new_b = _amount(rng, words, noun, b)
-    text = fact(name, HAS, thing_a) + fact(other, HAS, thing_b)
+    story = fact(name, HAS, thing_a) + fact(other, HAS, thing_b)
     new = new or new_a or new_b
     if kind == "compare":
-        question = Text(
-            f"how many more {noun.plural} does {name} have than {other} ?",
-            f"{name} amemzidi {other} kwa {noun.sw_plural} {many} ?",
-        )
-        return Problem(kind, text + question, f"{a} - {b} = {a - b}", a - b, (a, b), new)
-    question = Text(
+        return Problem(kind, story, how_many_more(noun, name, other), f"{a} - {b} = {a - b}", a - b, (a, b), new)
+    question = text(
         f"how many {noun.plural} do {name} and {other} have in all ?",
         f"{name} na {other} wana {noun.sw_plural} {many} kwa jumla ?",
     )
-    return Problem("total", text + question, f"{a} + {b} = {a + b}", a + b, (a, b), new)
+    return Problem("total", story, question, f"{a} + {b} = {a + b}", a + b, (a, b), new)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from harness.lab.corpus import Document, Split, documents
+from harness.lab.batching import Batch, batches, training_batches
+from harness.lab.corpus import Split, documents
 
 if TYPE_CHECKING:
     import torch
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+
+# How often a run saves its state.
+SAVE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,8 @@ class Stage:
 
     ``tokens`` counts every token read. ``lora_rank`` above 0 trains low-rank adapters (arXiv 2106.09685) of all the
     decoder's linear layers, and embeddings and head in full, since new words live there; all is merged at the end.
+    ``optimizer``: ``muon`` is Muon for the layers' matrices and AdamW for the rest, to pretrain in fewer steps.
+    ``frozen`` above 0 keeps the embeddings and that many bottom layers as they are.
     """
 
     name: str
@@ -44,52 +52,8 @@ class Stage:
     batch_tokens: int = 3072
     warmup_steps: int = 100
     lora_rank: int = 0
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Right-padded token ids, shape [documents, length], and which positions predict a learnt token."""
-
-    ids: torch.Tensor
-    learnt: torch.Tensor
-
-
-def batches(
-    tokenizer: PreTrainedTokenizerFast, stream: Iterator[Document], rng: Random, batch_tokens: int
-) -> Iterator[Batch]:
-    """Batches of documents of like length, about ``batch_tokens`` each, in random order.
-
-    Every document starts at position 0, as it does when it is evaluated. A story (no task) is learnt whole; of a
-    task only the completion is.
-    """
-    import torch
-
-    pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
-    while chunk := list(islice(stream, 4096)):
-        prompts = tokenizer([d.prompt for d in chunk])["input_ids"]
-        completions = tokenizer([d.completion for d in chunk])["input_ids"]
-        rows = sorted(zip(prompts, completions, strict=True), key=lambda row: len(row[0]) + len(row[1]))
-        made: list[Batch] = []
-        start = 0
-        while start < len(rows):
-            end, longest = start, 0
-            while end < len(rows):
-                longest = max(longest, len(rows[end][0]) + len(rows[end][1]) + 1)
-                if longest * (end - start + 1) > batch_tokens:
-                    break
-                end += 1
-            group = rows[start : max(end, start + 1)]
-            width = max(len(p) + len(c) + 1 for p, c in group)
-            ids = torch.full((len(group), width), pad)
-            learnt = torch.zeros((len(group), width), dtype=torch.bool)
-            for i, (prompt, completion) in enumerate(group):
-                tokens = [*prompt, *completion, eos]
-                ids[i, : len(tokens)] = torch.tensor(tokens)
-                learnt[i, len(prompt) - 1 : len(tokens) - 1] = True
-            made.append(Batch(ids, learnt))
-            start += len(group)
-        rng.shuffle(made)
-        yield from made
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    frozen: int = 0
 
 
 def new_model(architecture: Architecture, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
@@ -125,12 +89,10 @@ def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     return F.cross_entropy(inner.lm_head(picked).float(), targets)
 
 
-def rate(step: int, steps: int, stage: Stage) -> float:
-    """Linear warm-up, then a cosine down to a twentieth of the peak."""
-    if step < stage.warmup_steps:
-        return stage.learning_rate * (step + 1) / stage.warmup_steps
-    done = min(1.0, (step - stage.warmup_steps) / max(1, steps - stage.warmup_steps))
-    return stage.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+def rate(step: int, done: float, stage: Stage) -> float:
+    """Linear warm-up, then a cosine down to a twentieth of the peak; ``done`` is the share of tokens read."""
+    warm = min(1.0, (step + 1) / stage.warmup_steps)
+    return stage.learning_rate * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
 def train(
@@ -138,50 +100,140 @@ def train(
     tokenizer: PreTrainedTokenizerFast,
     stage: Stage,
     progress: Callable[[str], None] = print,
+    saved: Path | None = None,
 ) -> tuple[LlamaForCausalLM, dict[str, float]]:
     """Trains ``model`` in place and gives it back (a LoRA stage: merged), with tokens, steps, seconds and losses.
 
-    Losses are on validation documents, before and after.
+    Losses are on validation documents, before and after. With ``saved``, the run's state goes to that file every
+    ``SAVE_SECONDS`` and at an interrupt, and a run that finds the file of the same stage goes on from it, to the same
+    weights as an undisturbed one.
     """
     import torch
 
     torch.manual_seed(stage.seed)
+    _freeze(model, stage.frozen)
     if stage.lora_rank:
         model = _with_adapters(model, stage)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    steps = max(1, round(stage.tokens / (stage.batch_tokens * 0.96)))
-    before = validation_loss(model, tokenizer, stage)
-    seen, started, recent = 0, time.monotonic(), 0.0
+    run = Run(model, stage)
+    if saved and saved.exists() and run.load(saved):
+        progress(f"{stage.name}: goes on from step {run.step} ({run.seen:,} tokens), saved in {saved}")
+    else:
+        run.before = validation_loss(model, tokenizer, stage)
+    last_save = time.monotonic()
     model.train()
-    stream = batches(tokenizer, documents(stage.recipe, stage.seed), Random(stage.seed), stage.batch_tokens)
-    step = 0
-    for step, batch in enumerate(stream):
-        done = seen / stage.tokens
-        if done >= 1:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, max(steps, 1), stage)
-        loss = loss_of(model, batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        seen += batch.ids.numel()
-        recent = loss.item() if step == 0 else 0.98 * recent + 0.02 * loss.item()
-        if step % 200 == 0:
-            elapsed = time.monotonic() - started
-            progress(f"{stage.name}: step {step}/{steps}, loss {recent:.4f}, {seen / max(elapsed, 1e-9):,.0f} tokens/s")
+    data = training_batches(tokenizer, stage.recipe, stage.seed, stage.batch_tokens, run.position)
+    try:
+        for position, batch in data:
+            if run.seen >= stage.tokens:
+                break
+            started = time.monotonic()
+            run.learn(position, batch)
+            run.seconds += time.monotonic() - started
+            if run.step % 200 == 1:
+                progress(
+                    f"{stage.name}: {run.seen / stage.tokens:.0%}, step {run.step}, loss {run.recent:.4f}, "
+                    f"{run.seen / run.seconds:,.0f} tokens/s"
+                )
+            if saved and time.monotonic() - last_save > SAVE_SECONDS:
+                run.save(saved)
+                last_save = time.monotonic()
+    except KeyboardInterrupt:
+        if saved:
+            run.save(saved)
+        raise
     model.eval()
     after = validation_loss(model, tokenizer, stage)
     figures = {
-        "tokens": seen,
-        "steps": step,
-        "seconds": time.monotonic() - started,
-        "validation_loss_before": before,
+        "tokens": run.seen,
+        "steps": run.step,
+        "seconds": run.seconds,
+        "validation_loss_before": run.before,
         "validation_loss_after": after,
     }
     return (model.merge_and_unload() if stage.lora_rank else model), figures
+
+
+class Run:
+    """A training run under way: everything that a step changes, and how to save it and go on."""
+
+    def __init__(self, model: LlamaForCausalLM, stage: Stage) -> None:
+        self.model, self.stage = model, stage
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizers = _optimizers(self.parameters, stage)
+        self.step, self.seen, self.seconds, self.recent, self.before = 0, 0, 0.0, 0.0, 0.0
+        self.position = (0, 0)
+
+    def learn(self, position: tuple[int, int], batch: Batch) -> None:
+        """One step on ``batch``, after which the run stands at ``position``."""
+        import torch
+
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate(self.step, self.seen / self.stage.tokens, self.stage)
+        loss = loss_of(self.model, batch)
+        self.model.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.recent = loss.item() if self.step == 0 else 0.98 * self.recent + 0.02 * loss.item()
+        self.step, self.seen, self.position = self.step + 1, self.seen + batch.ids.numel(), position
+
+    def save(self, path: Path) -> None:
+        """Writes the state beside ``path`` and moves it there."""
+        import torch
+
+        state = {
+            "stage": asdict(self.stage),
+            "weights": {name: p.detach() for name, p in self.parameters.items()},
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "random": torch.get_rng_state(),
+            **{name: getattr(self, name) for name in _COUNTERS},
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.replace(path)
+
+    def load(self, path: Path) -> bool:
+        """Goes back to the state in ``path``; False if it is of another stage (other data, rate, seed, …)."""
+        import torch
+
+        state = torch.load(path, weights_only=True)
+        if state["stage"] != asdict(self.stage):
+            return False
+        with torch.no_grad():
+            for name, value in state["weights"].items():
+                self.parameters[name].copy_(value)
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        torch.set_rng_state(state["random"])
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
+        return True
+
+
+_COUNTERS = ("step", "seen", "seconds", "recent", "before", "position")
+
+
+def _optimizers(parameters: Mapping[str, torch.nn.Parameter], stage: Stage) -> list[torch.optim.Optimizer]:
+    import torch
+
+    from harness.lab.muon import Muon
+
+    hidden = [p for name, p in parameters.items() if stage.optimizer == "muon" and "layers" in name and p.ndim == 2]
+    rest = [p for p in parameters.values() if not any(p is h for h in hidden)]
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(rest, lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    ]
+    return [*made, Muon(hidden, lr=stage.learning_rate)] if hidden else made
+
+
+def _freeze(model: LlamaForCausalLM, layers: int) -> None:
+    kept = ("model.embed_tokens.", *(f"model.layers.{layer}." for layer in range(layers)))
+    for name, parameter in model.named_parameters():
+        if layers and name.startswith(kept):
+            parameter.requires_grad_(False)
 
 
 def _with_adapters(model: LlamaForCausalLM, stage: Stage) -> LlamaForCausalLM:

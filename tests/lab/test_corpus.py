@@ -9,9 +9,9 @@ import pytest
 
 from harness.lab.benchmarks import flores, mgsm, mmlu
 from harness.lab.corpus import Document, documents, recipe, split_of
-from harness.lab.lexicon import ADJECTIVES, HOW_MANY, NOUNS, lexicon, swahili_number
+from harness.lab.lexicon import ADJECTIVES, HOW_MANY, NOUNS, NUMBER_WORDS, lexicon, swahili_number
 from harness.lab.quiz import SUBJECTS, question
-from harness.lab.sentences import count, problem, sentence
+from harness.lab.sentences import count, problem, reading, sentence
 
 STAGES = ("base", "math", "language")
 KINDS = ("change", "total", "two-step", "compare", "groups")
@@ -129,12 +129,53 @@ def test_the_math_expert_reads_no_swahili(trained):
     assert not words & swahili
 
 
-def test_swahili_problems_are_at_most_three_percent_of_what_the_base_reads(trained):
+SWAHILI = (
+    {form for noun in NOUNS for form in (noun.sw_singular, noun.sw_plural)}
+    | {verb.sw for verb in lexicon(False).verbs}
+    | {"swali", "jibu", "ana", "wana", "yuko", "sasa"}
+)
+
+
+def test_swahili_problems_mixed_ones_counted_are_at_most_three_percent_of_what_the_base_reads(trained):
     size = {d: len(f"{d.prompt} {d.completion}".split()) for d in trained["base"]}
-    problems = [d for d in trained["base"] if d.prompt.startswith("[math] swali")]
+    problems = [d for d in trained["base"] if d.prompt.startswith("[math]") and SWAHILI & set(d.prompt.split())]
     assert 0 < sum(size[d] for d in problems) / sum(size.values()) <= 0.03
-    unknown = {noun.sw_plural for noun in NOUNS if not noun.known} - {noun.sw_plural for noun in NOUNS if noun.known}
+    assert 0 < len(problems) / len(trained["base"]) <= 0.03
+    known = lexicon(True)
+    unknown = {noun.sw_plural for noun in NOUNS if not noun.known} - {noun.sw_plural for noun in known.nouns}
+    unknown |= {verb.sw for verb in lexicon(False).verbs} - {verb.sw for verb in known.verbs}
     assert not [d for d in problems if unknown & set(d.prompt.split())]
+    assert not [d for d in problems if ";" in d.completion]  # of one step
+
+
+def test_the_base_reads_no_new_swahili_word_and_computes_more_steps_in_symbols_alone(trained):
+    known = lexicon(True)
+    new = {noun.sw_plural for noun in NOUNS if not noun.known} - {noun.sw_plural for noun in known.nouns}
+    new |= {verb.sw for verb in lexicon(False).verbs} - {verb.sw for verb in known.verbs}
+    assert not [d for d in trained["base"] if new & set(f"{d.prompt} {d.completion}".split())]
+    several = [d for d in trained["base"] if ";" in d.completion and d.prompt.startswith("[math]")]
+    assert several
+    assert all(" has " not in d.prompt for d in several)
+
+
+def test_segments_of_a_mixed_text_are_each_in_one_language():
+    rng = Random("mixed")
+    for _ in range(200):
+        item = sentence(rng, lexicon(False))
+        mixed = f" {item.switched(rng)} "
+        assert all(f" {en} " in mixed or f" {sw} " in mixed for en, sw in item.segments)
+        assert item.en == " ".join(en for en, _ in item.segments)
+
+
+def test_reading_asks_for_what_the_passage_says_and_computes_nothing():
+    rng, words = Random("reading"), lexicon(False)
+    for _ in range(600):
+        item = reading(rng, words)
+        options = [item.answer, *item.wrong]
+        assert len({option.en for option in options}) == len({option.sw for option in options}) == 4
+        if item.answer.en.isdecimal():
+            number = int(item.answer.en)
+            assert {item.answer.en, NUMBER_WORDS.get(number)} & set(item.passage.en.split())
 
 
 def test_an_unknown_stage_has_no_recipe():

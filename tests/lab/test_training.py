@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from random import Random
 
@@ -7,9 +8,10 @@ import pytest
 
 from harness.errors import LayerswapError
 from harness.lab import training
+from harness.lab.batching import batches, training_batches
 from harness.lab.build import STAGES, build, select
 from harness.lab.corpus import Document, documents
-from harness.lab.training import Architecture, Stage, batches, loss_of, new_model, rate, train
+from harness.lab.training import Architecture, Stage, loss_of, new_model, rate, train
 
 TINY = Architecture(hidden=16, intermediate=32, layers=2, heads=2)
 
@@ -21,7 +23,7 @@ def few_validation_documents(monkeypatch):
     monkeypatch.setattr(
         training,
         "documents",
-        lambda name, seed, split="train": islice(whole(name, seed, split), 200 if split != "train" else None),
+        lambda name, seed, split="train": islice(whole(name, seed, split), 200),
     )
 
 
@@ -58,15 +60,15 @@ def test_a_stage_gives_the_same_weights_again(tokenizer):
 
 
 def test_only_completions_are_learnt(tokenizer):
-    (batch,) = batches(tokenizer, iter([Document("[math] question :", "5 #### 5", "key")]), Random(0), 1000)
+    (batch,) = batches(tokenizer, iter([Document("[math] jibu :", "5 #### 5", "key")]), Random(0), 1000)
     words = tokenizer.convert_ids_to_tokens(batch.ids[0])
-    assert words == ["[math]", "question", ":", "5", "####", "5", "</s>"]
+    assert words == ["[math]", "jibu", ":", "5", "####", "5", "</s>"]
     assert batch.learnt[0].tolist() == [False, False, True, True, True, True, False]
 
 
 def test_batches_hold_every_document_once_and_keep_to_their_size(tokenizer):
     some = list(islice(documents("base", 0), 500))
-    made = list(batches(tokenizer, iter(some), Random(0), 600))
+    made = batches(tokenizer, some, Random(0), 600)
     assert sum(len(batch.ids) for batch in made) == 500
     assert all(batch.ids.numel() <= 600 for batch in made)
 
@@ -75,7 +77,7 @@ def test_padding_does_not_change_the_loss(tokenizer):
     model = new_model(TINY, tokenizer, 0)
     short, long = Document("[text]", "asha ana vitabu 3 .", "a"), Document("[text]", "asha is at home . " * 3, "b")
     (both,) = batches(tokenizer, iter([short, long]), Random(0), 1000)
-    alone = [next(batches(tokenizer, iter([d]), Random(0), 1000)) for d in (short, long)]
+    alone = [batches(tokenizer, [d], Random(0), 1000)[0] for d in (short, long)]
     counts = [int(batch.learnt.sum()) for batch in alone]
     mean = sum(loss_of(model, b).item() * n for b, n in zip(alone, counts, strict=True)) / sum(counts)
     assert loss_of(model, both).item() == pytest.approx(mean, abs=1e-5)
@@ -83,8 +85,8 @@ def test_padding_does_not_change_the_loss(tokenizer):
 
 def test_the_rate_rises_to_its_peak_and_falls_to_a_twentieth():
     stage = Stage("s", None, "base", 1000, 1.0, warmup_steps=10)
-    rates = [rate(step, 100, stage) for step in range(101)]
-    assert max(rates) == rates[9] == 1.0
+    rates = [rate(step, step / 1000, stage) for step in range(1001)]
+    assert max(rates) == rates[9] == pytest.approx(1.0, abs=1e-3)
     assert rates[:10] == sorted(rates[:10])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] == pytest.approx(0.05)
@@ -111,3 +113,49 @@ def test_stages_are_selected_by_name():
     assert select([]) == STAGES
     with pytest.raises(LayerswapError, match="no stage named maths: the stages are base, math"):
         select(["maths"])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_interrupted_run_goes_on_to_the_same_weights(optimizer, tokenizer, tmp_path):
+    stage = Stage("s", None, "math", 40_000, 5e-3, batch_tokens=600, warmup_steps=3, optimizer=optimizer)
+    undisturbed, figures = train(new_model(TINY, tokenizer, 0), tokenizer, stage, lambda line: None)
+
+    def interrupt(line: str) -> None:
+        raise KeyboardInterrupt
+
+    saved, lines = tmp_path / "run.pt", []
+    with pytest.raises(KeyboardInterrupt):
+        train(new_model(TINY, tokenizer, 0), tokenizer, stage, interrupt, saved)
+    resumed, again = train(new_model(TINY, tokenizer, 1), tokenizer, stage, lines.append, saved)
+    assert lines[0].startswith("s: goes on from step 1 (")
+    assert (again["tokens"], again["steps"]) == (figures["tokens"], figures["steps"])
+    assert all(tensor.equal(resumed.state_dict()[name]) for name, tensor in undisturbed.state_dict().items())
+
+
+def test_a_saved_run_of_another_stage_is_not_gone_on_with(tokenizer, tmp_path):
+    saved = tmp_path / "run.pt"
+    stage = Stage("s", None, "math", 2000, 5e-3, batch_tokens=600, warmup_steps=3)
+    training.Run(new_model(TINY, tokenizer, 0), stage).save(saved)
+    assert training.Run(new_model(TINY, tokenizer, 0), stage).load(saved)
+    assert not training.Run(new_model(TINY, tokenizer, 0), replace(stage, seed=1)).load(saved)
+
+
+def test_batches_go_on_from_any_position(tokenizer):
+    whole = list(islice(training_batches(tokenizer, "base", 3, 40_000), 8))
+    position = whole[2][0]
+    rest = list(islice(training_batches(tokenizer, "base", 3, 40_000, position), 5))
+    assert [p for p, _ in rest] == [p for p, _ in whole[3:]]
+    assert all(a.ids.equal(b.ids) for (_, a), (_, b) in zip(rest, whole[3:], strict=True))
+    assert whole[-1][0][0] > 0  # the last batches are of another chunk
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8), (3, 20, 6), (2, 6, 20)])
+def test_muon_makes_updates_near_orthogonal(shape):
+    import torch
+
+    from harness.lab.muon import orthogonalised
+
+    torch.manual_seed(0)
+    singular = torch.linalg.svdvals(orthogonalised(torch.randn(shape)))
+    assert singular.min() > 0.3  # the iteration leaves singular values between about 0.7 and 1.2, small ones rising
+    assert singular.max() < 1.4
