@@ -16,7 +16,7 @@ from harness.lab.sentences import Problem, problem, reading, sentence
 Row = dict[str, Any]
 
 # How many word problems of each kind; the English half of the benchmark takes every second one.
-MGSM_KINDS = {"change": 120, "total": 80, "two-step": 160, "compare": 70, "groups": 70}
+MGSM_KINDS = {"change": 120, "total": 80, "two-step": 100, "compare": 150, "groups": 50}
 ITEMS = 200
 ITEMS_A_SUBJECT = 40
 

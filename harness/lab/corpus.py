@@ -19,7 +19,7 @@ from harness.lab.sentences import MOST, Problem, Reading, Text, problem, reading
 Split = Literal["train", "validation", "test"]
 LETTERS = ("A", "B", "C", "D")
 ONE_STEP = ("change", "total")
-ALL_KINDS = ("change", "total", "two-step", "two-step", "compare", "groups")
+ALL_KINDS = ("change", "total", "two-step", "compare", "compare", "groups")
 Tongue = Language | Literal["mixed"]
 _LABELS: Mapping[Language, tuple[str, str]] = {"en": ("question", "answer"), "sw": ("swali", "jibu")}
 

@@ -40,7 +40,8 @@ class Stage:
     ``tokens`` counts every token read. ``lora_rank`` above 0 trains low-rank adapters (arXiv 2106.09685) of all the
     decoder's linear layers, and embeddings and head in full, since new words live there; all is merged at the end.
     ``optimizer``: ``muon`` is Muon for the layers' matrices and AdamW for the rest, to pretrain in fewer steps.
-    ``frozen`` above 0 keeps the embeddings and that many bottom layers as they are.
+    ``word_scale`` times the rate is
+    the rate of embeddings and head: above 1, new words are learnt there and the layers move less.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Stage:
     warmup_steps: int = 100
     lora_rank: int = 0
     optimizer: Literal["adamw", "muon"] = "adamw"
-    frozen: int = 0
+    word_scale: float = 1.0
 
 
 def new_model(architecture: Architecture, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
@@ -111,7 +112,6 @@ def train(
     import torch
 
     torch.manual_seed(stage.seed)
-    _freeze(model, stage.frozen)
     if stage.lora_rank:
         model = _with_adapters(model, stage)
     run = Run(model, stage)
@@ -169,7 +169,7 @@ class Run:
 
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate(self.step, self.seen / self.stage.tokens, self.stage)
+                group["lr"] = group["scale"] * rate(self.step, self.seen / self.stage.tokens, self.stage)
         loss = loss_of(self.model, batch)
         self.model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -221,19 +221,22 @@ def _optimizers(parameters: Mapping[str, torch.nn.Parameter], stage: Stage) -> l
 
     from harness.lab.muon import Muon
 
-    hidden = [p for name, p in parameters.items() if stage.optimizer == "muon" and "layers" in name and p.ndim == 2]
-    rest = [p for p in parameters.values() if not any(p is h for h in hidden)]
-    made: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    groups: dict[str, list[torch.nn.Parameter]] = {"words": [], "matrices": [], "rest": []}
+    for name, p in parameters.items():
+        words, matrix = "embed_tokens" in name or "lm_head" in name, stage.optimizer == "muon" and p.ndim == 2
+        groups["words" if words else "matrices" if matrix else "rest"].append(p)
+    plain = [
+        {"params": groups["words"], "scale": stage.word_scale},
+        {"params": groups["rest"], "scale": 1.0},
     ]
-    return [*made, Muon(hidden, lr=stage.learning_rate)] if hidden else made
-
-
-def _freeze(model: LlamaForCausalLM, layers: int) -> None:
-    kept = ("model.embed_tokens.", *(f"model.layers.{layer}." for layer in range(layers)))
-    for name, parameter in model.named_parameters():
-        if layers and name.startswith(kept):
-            parameter.requires_grad_(False)
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            [g for g in plain if g["params"]], lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+        )
+    ]
+    if groups["matrices"]:
+        made.append(Muon([{"params": groups["matrices"], "scale": 1.0}], lr=stage.learning_rate))
+    return made
 
 
 def _with_adapters(model: LlamaForCausalLM, stage: Stage) -> LlamaForCausalLM:
