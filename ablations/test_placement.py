@@ -11,8 +11,8 @@ from harness.suite import ablations, case
     case("every-other", Placement("every-other")),
     case("ends", Placement("ends")),
     case("random-0", Placement("random", seed=0)),
-    case("random-1", Placement("random", seed=1)),
     case("random-2", Placement("random", seed=2)),
+    case("random-4", Placement("random", seed=4)),
     case("exchanged", Placement("exchanged")),
 )
 def test_placement(ablation, recipe, benchmark_name):

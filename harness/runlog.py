@@ -20,7 +20,10 @@ COMPARATORS = {
     "base": "method/base",
     "math expert": "method/math",
     "language expert": "method/language",
+    "base outside, math's middle": "revert/base-outer",
     "soup": "method/soup",
+    "TIES": "method/ties-50",
+    "task arithmetic": "method/task-arithmetic",
 }
 PACKAGES = ("pytest-layerswap", "torch", "transformers", "lm-eval", "safetensors", "sacrebleu", "pytest")
 

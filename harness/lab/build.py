@@ -21,7 +21,7 @@ STAGES = (
     Stage("math", "base", "math", 600_000, 7e-4, 1, _BATCH, _WARMUP),
     # New words are learnt in embeddings and head, at ten times the rate of the layers.
     Stage("language", "base", "language", 800_000, 2e-4, 2, _BATCH, _WARMUP, word_scale=10.0),
-    Stage("math-long", "base", "math", 1_800_000, 7e-4, 1, _BATCH, _WARMUP),
+    Stage("math-long", "base", "math", 1_200_000, 7e-4, 1, _BATCH, _WARMUP),
     Stage("math-hot", "base", "math", 400_000, 2e-3, 1, _BATCH, _WARMUP),
     Stage("math-lora", "base", "math", 400_000, 2e-3, 1, _BATCH, _WARMUP, lora_rank=8),
     Stage("language-lora", "base", "language", 500_000, 2e-3, 2, _BATCH, _WARMUP, lora_rank=8),
@@ -130,7 +130,7 @@ def describe(folder: Path) -> str:
 _README = """# The embedded experts
 
 Real `LlamaForCausalLM` checkpoints of {parameters} parameters in float32, trained from scratch by `python -m harness
-train embedded` on text that `harness/lab` generates. Seconds are of one CPU core. The validation loss is on 2,000
+train embedded --seed 1` on text that `harness/lab` generates. Seconds are of one CPU core. The validation loss is on 2,000
 unseen documents of the stage's own data; the digest is of all slots' digests.
 
 {table}
@@ -139,8 +139,8 @@ Data by stage: `harness/lab/corpus.py`, function `recipe`.
 
 - The base reads English text, reading comprehension, quizzes, code, sums, one-step English word problems, and sums of
   one and two steps in symbols; and Swahili text, translation and reading with about half of the Swahili words,
-  alone and mixed with English segment by segment. Swahili word problems of one step in those words, half of them mixed with
-  English, are 2.7 % of its documents and under 3 % of its tokens.
+  alone and mixed with English segment by segment. Swahili word problems of one step in those words, half of them
+  mixed with English, are 2.7 % of its documents and under 3 % of its tokens.
 - The math experts read English word problems of one and two steps, comparisons and groups, sums, and some of the
   base's English. They read no Swahili.
 - The language experts read Swahili text, translations, glosses and reading with all words, alone and mixed, and some of

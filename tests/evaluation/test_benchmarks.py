@@ -160,7 +160,7 @@ def test_a_limit_changes_neither_prompts_nor_fingerprint(profile, columns):
 
 def test_the_fingerprint_names_what_makes_scores_comparable(profile, columns):
     assert columns["mgsm sw"].fingerprint["metric"] == "exact_match/answer"
-    assert {c.fingerprint["version"] for c in columns.values()} == {"1.0"}
+    assert {c.fingerprint["version"] for c in columns.values()} == {"2.0"}
     assert len({c.fingerprint["prompts"] for c in columns.values()}) == len(columns)
     (other,) = build_columns(profile, "mmlu", 7, 32, "bfloat16")
     changed = {k for k, v in other.fingerprint.items() if v != columns["mmlu"].fingerprint[k]}
