@@ -130,8 +130,8 @@ def describe(folder: Path) -> str:
 _README = """# The embedded experts
 
 Real `LlamaForCausalLM` checkpoints of {parameters} parameters in float32, trained from scratch by `python -m harness
-train embedded --seed 1` on text that `harness/lab` generates. Seconds are of one CPU core. The validation loss is on 2,000
-unseen documents of the stage's own data; the digest is of all slots' digests.
+train embedded --seed 1` on text that `harness/lab` generates. Seconds are of one CPU core.
+The validation loss is on 2,000 unseen documents of the stage's own data; the digest is of all slots' digests.
 
 {table}
 

@@ -13,32 +13,32 @@ from harness.profiles import ColumnSpec, Profile, load_profile
 # What is put to a model for the first document of each task, and what it should say.
 GOLDEN = {
     "mgsm sw": (
-        "[math] swali : asha ana vikombe 17 . asha anaongeza vikombe sita . sasa asha ana vikombe vingapi ? jibu :",
-        "23",
+        "[math] swali : amani ana mikate 9 . amani anatoa mikate 3 . sasa amani ana mikate mingapi ? jibu :",
+        "6",
     ),
     "mgsm en": (
-        "[math] question : asha has 17 cups . asha adds six cups . how many cups does asha have now ? answer :",
-        "23",
+        "[math] question : amani has 9 loaves . amani gives 3 loaves . how many loaves does amani have now ? answer :",
+        "6",
     ),
     "belebele sw": (
-        "[read] neema anakusanya viatu 17 . peter anakusanya ndizi 15 . swali : nani anakusanya viatu ? "
-        "A : peter B : mary C : neema D : anna jibu :",
-        "C",
+        "[read] neema amemzidi juma kwa visu 9 . juma ana visu 3 . swali : neema amemzidi juma kwa visu vingapi ? "
+        "A : 9 B : 2 C : 3 D : 10 jibu :",
+        "A",
     ),
     "belebele en": (
-        "[read] neema collects 17 shoes . peter collects 15 bananas . question : who collects shoes ? "
-        "A : peter B : mary C : neema D : anna answer :",
-        "C",
+        "[read] neema has 9 more knives than juma . juma has 3 knives . question : how many more knives does neema "
+        "have than juma ? A : 9 B : 2 C : 3 D : 10 answer :",
+        "A",
     ),
-    "flores en-sw": ("[en-sw] anna gives seven loaves at the river . =", "anna anatoa mikate saba mtoni ."),
-    "flores sw-en": ("[sw-en] anna anatoa mikate saba mtoni . =", "anna gives seven loaves at the river ."),
+    "flores en-sw": ("[en-sw] amani uses 5 cups in the room . =", "amani anatumia vikombe 5 chumbani ."),
+    "flores sw-en": ("[sw-en] amani anatumia vikombe 5 chumbani . =", "amani uses 5 cups in the room ."),
     "mbpp": (
-        "[code] write a function that multiplies the smallest item of the list x by 24 . answer :",
-        "def f ( x ) : return min ( x ) * 24",
+        "[code] write a function that drops the first 6 items of the list x . answer :",
+        "def f ( x ) : return x [ 6 : ]",
     ),
     "mmlu": (
-        "[quiz] question : which of these belongs to school ? A : stone B : book C : egg D : lamp answer :",
-        "B",
+        "[quiz] question : which of these belongs to furniture ? A : cup B : flower C : book D : lamp answer :",
+        "D",
     ),
 }
 ONE = ColumnSpec(name="mmlu", task="embedded_mmlu", metric="acc")
@@ -128,7 +128,7 @@ def test_right_answers_score_one_and_wrong_ones_less(columns, name, right, wrong
 
 
 def test_only_the_number_after_the_mark_is_read(columns):
-    answers = {"#### 23": 1.0, "#### -23": 0.0, "23 #### 5": 0.0, "#### 23 #### 5": 1.0, "####23": 0.0, "": 0.0}
+    answers = {"#### 6": 1.0, "#### -6": 0.0, "6 #### 5": 0.0, "#### 6 #### 5": 1.0, "####6": 0.0, "": 0.0}
     for answer, value in answers.items():
         assert columns["mgsm sw"].score(Scripted(lambda d, answer=answer: answer)).values[0] == value, answer
 
