@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -21,8 +22,10 @@ from harness.gating.seeds import hierarchical
 from harness.gating.statistics import Comparison, compare, holm
 from harness.lab.benchmarks import mgsm
 from harness.lab.corpus import Split
+from harness.lab.lexicon import Language
 from harness.profiles import EMBEDDED_TASKS, Profile, load_profile
 from harness.recipes import Expert, LayerSwap, Recipe, Soup, TaskArithmetic, Ties
+from harness.reporting.tables import difference, markdown, p_value, points
 
 METHOD = "layer swap"
 MODELS: Mapping[str, Recipe] = {
@@ -110,8 +113,9 @@ def _pooled(scores: Sequence[Score]) -> Score:
 
 def _tasks(folder: Path, seed: int, split: Split, scale: int) -> Path:
     """A folder of the embedded MGSM tasks on problems of their own."""
-    for language in ("sw", "en"):
-        rows = mgsm(seed, split, "sw" if language == "sw" else "en", scale)
+    languages: tuple[Language, ...] = ("sw", "en")
+    for language in languages:
+        rows = mgsm(seed, split, language, scale)
         data = folder / f"{language}.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         task = {
@@ -141,8 +145,6 @@ def table(rivals: Sequence[Rival]) -> str:
     The lead is over all seeds' documents, with Tango's interval and the exact McNemar test, adjusted by Holm over the
     models; then come the lead in each seed, and its interval over seeds and documents drawn anew.
     """
-    from tabulate import tabulate
-
     by = {(rival.model, rival.column): rival for rival in rivals}
     names = list(dict.fromkeys(rival.model for rival in rivals))
     leads = {name: by[name, COLUMNS[0]].pooled for name in names}
@@ -151,12 +153,11 @@ def table(rivals: Sequence[Rival]) -> str:
     rows = []
     for name in names:
         lead = leads[name]
-        values = [f"{100 * sum(by[name, c].seeds) / len(by[name, c].seeds):.1f}" for c in COLUMNS]
-        said = f"{100 * lead.difference:+.1f} [{100 * lead.low:+.1f}, {100 * lead.high:+.1f}]" if lead else ""
-        p = ("<0.001" if adjusted[name] < 0.001 else f"{adjusted[name]:.3f}") if lead else ""
+        values = [points(fmean(by[name, c].seeds)) for c in COLUMNS]
+        said, p = (difference(lead), p_value(adjusted[name])) if lead else ("", "")
         first = by[name, COLUMNS[0]]
         each = ", ".join(f"{100 * c.difference:+.1f}" for c in first.each)
         over = f"[{100 * first.over_seeds[0]:+.1f}, {100 * first.over_seeds[1]:+.1f}]" if first.over_seeds else ""
         rows.append([name, *values, said, p, each, over])
     headers = ["model", *COLUMNS, "the swap's lead, mgsm sw", "p (Holm)", "in each seed", "over seeds too"]
-    return str(tabulate(rows, headers, tablefmt="pipe", disable_numparse=True))
+    return markdown(rows, headers)

@@ -40,8 +40,8 @@ class Stage:
     ``tokens`` counts every token read. ``lora_rank`` above 0 trains low-rank adapters (arXiv 2106.09685) of all the
     decoder's linear layers, and embeddings and head in full, since new words live there; all is merged at the end.
     ``optimizer``: ``muon`` is Muon for the layers' matrices and AdamW for the rest, to pretrain in fewer steps.
-    ``word_scale`` times the rate is
-    the rate of embeddings and head: above 1, new words are learnt there and the layers move less.
+    ``word_scale`` times the rate is the rate of embeddings and head: above 1, new words are learnt there and the
+    layers move less.
     """
 
     name: str
@@ -138,7 +138,8 @@ def train(
                 run.save(saved)
                 last_save = time.monotonic()
     except KeyboardInterrupt:
-        if saved:
+        # In the middle of a step some weights are new and some old: then the last save stands.
+        if saved and not run.stepping:
             run.save(saved)
         raise
     model.eval()
@@ -162,6 +163,7 @@ class Run:
         self.optimizers = _optimizers(self.parameters, stage)
         self.step, self.seen, self.seconds, self.recent, self.before = 0, 0, 0.0, 0.0, 0.0
         self.position = (0, 0)
+        self.stepping = False
 
     def learn(self, position: tuple[int, int], batch: Batch) -> None:
         """One step on ``batch``, after which the run stands at ``position``."""
@@ -174,10 +176,12 @@ class Run:
         self.model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        self.stepping = True
         for optimizer in self.optimizers:
             optimizer.step()
         self.recent = loss.item() if self.step == 0 else 0.98 * self.recent + 0.02 * loss.item()
         self.step, self.seen, self.position = self.step + 1, self.seen + batch.ids.numel(), position
+        self.stepping = False
 
     def save(self, path: Path) -> None:
         """Writes the state beside ``path`` and moves it there."""

@@ -159,3 +159,17 @@ def test_muon_makes_updates_near_orthogonal(shape):
     singular = torch.linalg.svdvals(orthogonalised(torch.randn(shape)))
     assert singular.min() > 0.3  # the iteration leaves singular values between about 0.7 and 1.2, small ones rising
     assert singular.max() < 1.4
+
+
+def test_an_interrupt_in_the_middle_of_a_step_saves_no_half_stepped_weights(tokenizer, tmp_path, monkeypatch):
+    import torch
+
+    def interrupted(self, closure=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    saved = tmp_path / "run.pt"
+    stage = Stage("s", None, "math", 2000, 5e-3, batch_tokens=600, warmup_steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(new_model(TINY, tokenizer, 0), tokenizer, stage, lambda line: None, saved)
+    assert not saved.exists()
