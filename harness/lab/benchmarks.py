@@ -19,7 +19,15 @@ Row = dict[str, Any]
 MGSM_KINDS = {"change": 120, "total": 80, "two-step": 100, "compare": 150, "groups": 50}
 ITEMS = 200
 # Subjects that every model has learnt get few items: they tell no two models apart.
-MMLU_SUBJECTS = {"kinds": 20, "colours": 20, "opposites": 40, "numerals": 20, "counting": 40, "arithmetic": 100}
+MMLU_SUBJECTS = {
+    "kinds": 20,
+    "colours": 20,
+    "opposites": 40,
+    "numerals": 20,
+    "counting": 40,
+    "arithmetic": 100,
+    "swahili": 100,
+}
 
 
 def _unique(make: Callable[[], tuple[str, str, Row]], count: int, split: Split) -> list[Row]:

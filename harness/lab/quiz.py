@@ -1,13 +1,14 @@
-"""Four-option questions over several subjects, in English."""
+"""Four-option questions over several subjects, in English; one subject is the words of Swahili."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
 
-from harness.lab.lexicon import NOUNS, NUMBER_WORDS
+from harness.lab.lexicon import NOUNS, NUMBER_WORDS, Lexicon, lexicon
 
-SUBJECTS = ("kinds", "colours", "opposites", "numerals", "counting", "arithmetic")
+GENERAL = ("kinds", "colours", "opposites", "numerals", "counting", "arithmetic")
+SUBJECTS = (*GENERAL, "swahili")
 
 _COLOURS = {
     "banana": "yellow",
@@ -51,8 +52,10 @@ class Question:
 
 
 def question(rng: Random, subject: str | None = None) -> Question:
-    """A question on ``subject``, or on one drawn at random."""
-    subject = subject or rng.choice(SUBJECTS)
+    """A question on ``subject``, or on a general one drawn at random."""
+    subject = subject or rng.choice(GENERAL)
+    if subject == "swahili":
+        return vocabulary(rng, lexicon(False))
     if subject == "kinds":
         kind = rng.choice(sorted({n.kind for n in NOUNS}))
         answer = rng.choice([n.singular for n in NOUNS if n.kind == kind])
@@ -92,6 +95,20 @@ def question(rng: Random, subject: str | None = None) -> Question:
     near = [k for k in range(max(0, right - 5), right + 6) if k != right]
     return _made(
         "arithmetic", f"what is {a} {'+' if plus else '-'} {b} ?", str(right), [str(k) for k in rng.sample(near, 3)]
+    )
+
+
+def vocabulary(rng: Random, words: Lexicon) -> Question:
+    """What a noun or verb among ``words`` is called in the other language."""
+    pairs = [(n.plural, n.sw_plural) for n in words.nouns] if rng.random() < 0.6 else [(v.en, v.sw) for v in words.verbs]
+    asked, *others = rng.sample(pairs, 4)
+    into_swahili = rng.random() < 0.5
+    name = "swahili" if into_swahili else "english"
+    return _made(
+        "swahili",
+        f"what is {asked[not into_swahili]} in {name} ?",
+        asked[into_swahili],
+        [pair[into_swahili] for pair in others],
     )
 
 
