@@ -28,7 +28,8 @@ class Comparison:
     """One score against a baseline on the same ``n`` documents. Shares of one throughout, never points.
 
     ``difference`` is value minus baseline and ``low`` to ``high`` its interval; ``p`` is two-sided. ``gained``
-    and ``lost`` count the documents whose value rose and fell. ``method`` names test and interval.
+    and ``lost`` count the documents whose value rose and fell. ``method`` names test and interval. ``sd`` is the
+    standard deviation of the differences of single documents, from which follows what ``n`` documents can detect.
     """
 
     n: int
@@ -42,6 +43,7 @@ class Comparison:
     gained: int
     lost: int
     confidence: float = 0.95
+    sd: float = 0.0
 
     @property
     def identical(self) -> bool:
@@ -95,7 +97,15 @@ def compare(score: Score, baseline: Score, confidence: float = 0.95) -> Comparis
         gained=gained,
         lost=lost,
         confidence=confidence,
+        sd=_deviation(differences, scale),
     )
+
+
+def _deviation(differences: Sequence[int], scale: int) -> float:
+    """Of whole numbers, so the order of documents does not matter; 0 for a single document."""
+    n, total = len(differences), sum(differences)
+    squares = n * sum(d * d for d in differences) - total * total
+    return math.sqrt(squares / (n * (n - 1))) / scale if n > 1 else 0.0
 
 
 def mcnemar(gained: int, lost: int) -> float:

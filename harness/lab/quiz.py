@@ -100,7 +100,9 @@ def question(rng: Random, subject: str | None = None) -> Question:
 
 def vocabulary(rng: Random, words: Lexicon) -> Question:
     """What a noun or verb among ``words`` is called in the other language."""
-    pairs = [(n.plural, n.sw_plural) for n in words.nouns] if rng.random() < 0.6 else [(v.en, v.sw) for v in words.verbs]
+    pairs = (
+        [(n.plural, n.sw_plural) for n in words.nouns] if rng.random() < 0.6 else [(v.en, v.sw) for v in words.verbs]
+    )
     asked, *others = rng.sample(pairs, 4)
     into_swahili = rng.random() < 0.5
     name = "swahili" if into_swahili else "english"

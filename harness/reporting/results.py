@@ -10,7 +10,7 @@ from harness.errors import LayerswapError
 from harness.gating.floors import Verdict
 from harness.gating.statistics import Comparison
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,29 @@ class CaseResult:
 
 
 @dataclass(frozen=True)
+class ParameterChange:
+    """How far an expert moved from the base in one slot and kind of module (``self_attn.q_proj``, ``embed``, ...).
+
+    ``mean_absolute`` is the mean of |expert - base| in the weights' units; ``relative`` is the Euclidean norm of the
+    change over that of the base's weights, None where these are all zero.
+    """
+
+    expert: str
+    slot: str
+    kind: str
+    parameters: int
+    mean_absolute: float
+    relative: float | None
+
+
+@dataclass(frozen=True)
 class RunResult:
     """One run. ``columns`` is the order of the tables' columns; a column's first word is its benchmark.
 
     ``reference`` is the case id of the un-ablated method. ``comparators`` names the cases that the method is held
     against in the report, as label to case id (base, each expert, soup). ``experts`` maps names to digests of
     their weights, ``header`` and ``provenance`` are shown as they are (above and below the tables), and ``seconds``
-    are seconds by stage.
+    are seconds by stage. ``changes`` says how far each expert moved from the base, and where.
     """
 
     name: str
@@ -73,6 +89,7 @@ class RunResult:
     header: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    changes: tuple[ParameterChange, ...] = ()
     schema: int = SCHEMA
 
     def case(self, case_id: str) -> CaseResult | None:
@@ -88,7 +105,8 @@ class RunResult:
         """Primitives only: what ``results.json`` holds."""
         data = {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(self).items()}
         cases = [case_to_dict(case) for case in self.cases]
-        return {"schema": self.schema, **data, "columns": list(self.columns), "cases": cases}
+        changes = [asdict(change) for change in self.changes]
+        return {"schema": self.schema, **data, "columns": list(self.columns), "cases": cases, "changes": changes}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunResult:
@@ -97,7 +115,8 @@ class RunResult:
             raise LayerswapError(f"results in schema {data.get('schema')}: this version reads {SCHEMA}")
         try:
             cases = tuple(case_from_dict(case) for case in data["cases"])
-            return cls(**{**data, "columns": tuple(data["columns"]), "cases": cases})
+            changes = tuple(ParameterChange(**change) for change in data["changes"])
+            return cls(**{**data, "columns": tuple(data["columns"]), "cases": cases, "changes": changes})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise LayerswapError(f"damaged results: {error!r}") from error
 

@@ -244,9 +244,9 @@ def test_unreadable_results_are_named(run, tmp_path):
     with pytest.raises(LayerswapError, match=r"results\.json: cannot be read"):
         read_results(tmp_path)
     (tmp_path / "results.json").write_text('{"schema": 7}')
-    with pytest.raises(LayerswapError, match=r"results\.json: results in schema 7: this version reads 1"):
+    with pytest.raises(LayerswapError, match=r"results\.json: results in schema 7: this version reads 2"):
         read_results(tmp_path)
-    (tmp_path / "results.json").write_text('{"schema": 1}')
+    (tmp_path / "results.json").write_text('{"schema": 2}')
     with pytest.raises(LayerswapError, match="damaged results"):
         read_results(tmp_path)
 
