@@ -1,4 +1,4 @@
-"""The command line: ``python -m harness merge | report | train | study``."""
+"""The command line: ``python -m harness merge | compare | trend | report | train | study``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        options.run(options)
+        return int(options.run(options) or 0)
     except LayerswapError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,6 +35,21 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("recipe", help="such as 'LayerSwap(transition=0)' or 'Ties(density=0.2)'")
     merge.add_argument("out", type=Path, help="the folder to make")
     merge.set_defaults(run=_merge)
+
+    compare = commands.add_parser("compare", help="hold one saved run against another, with the suite's statistics")
+    compare.add_argument("before", help="a report's folder, a file of accepted results, or their name")
+    compare.add_argument("after", help="the same")
+    compare.add_argument("--margin", type=float, default=0.02, help="points a case may lose, over 100 (default: 0.02)")
+    compare.add_argument("--all", action="store_true", help="show what is equal on every document too")
+    compare.add_argument("--fail", action="store_true", help="exit with status 1 if a floor is broken")
+    compare.set_defaults(run=_compare)
+
+    trend = commands.add_parser("trend", help="one score over the runs under a folder of reports")
+    trend.add_argument("reports", type=Path, nargs="?", default=Path("reports"), help="(default: %(default)s)")
+    trend.add_argument("--case", default="method/layer-swap", help="family/case (default: %(default)s)")
+    trend.add_argument("--column", default="mgsm sw", help="(default: %(default)s)")
+    trend.add_argument("--out", type=Path, help="an .svg file for the figure")
+    trend.set_defaults(run=_trend)
 
     report = commands.add_parser("report", help="write report.md anew from a run's results.json")
     report.add_argument("folder", type=Path, help="the run's folder, such as reports/latest")
@@ -82,6 +96,28 @@ def _merge(options: argparse.Namespace) -> None:
     paths = {name: profile.expert_path(name) for name in plan.experts}
     write_checkpoint(plan, paths, options.out, recipe_text=repr(recipe))
     print(f"{options.out}: {recipe.title}, {plan.drawing}")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from harness.gating.floors import no_worse
+    from harness.reporting.compare import BROKEN, compare_runs, load_saved, render_comparison
+
+    floor = no_worse(options.margin)
+    rows = compare_runs(load_saved(options.before), load_saved(options.after), floor)
+    print(render_comparison(rows, floor, options.all), end="")
+    return int(options.fail and any(row.verdict in BROKEN for row in rows))
+
+
+def _trend(options: argparse.Namespace) -> None:
+    from harness.files import replace_text
+    from harness.reporting.trend import trend_figure, trend_points, trend_table
+
+    found, skipped = trend_points(options.reports, options.case, options.column)
+    for line in skipped:
+        print(line, file=sys.stderr)
+    print(trend_table(found))
+    if options.out:
+        replace_text(options.out, trend_figure(found, f"{options.case} on {options.column}"))
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,12 @@ def cases(folder: Path, order: Iterable[str]) -> tuple[CaseResult, ...]:
             # The method is recorded by every item, without a verdict; its own items' verdicts stay.
             if name not in columns or columns[name].verdict is None:
                 columns[name] = column
-        joined[new.case_id] = replace(new, columns=columns)
+        joined[new.case_id] = replace(
+            new,
+            columns=columns,
+            merge_seconds=max(new.merge_seconds, old.merge_seconds if old else 0.0),
+            peak_bytes=max(new.peak_bytes, old.peak_bytes if old else 0),
+        )
     rank = {case_id: i for i, case_id in enumerate(order)}
     return tuple(sorted(joined.values(), key=lambda c: (rank.get(c.case_id, -1), c.case_id)))
 
@@ -85,6 +91,7 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
         experts={expert: digests[expert] for expert in profile.experts if expert in digests},
         versions=versions(),
         header=header,
+        provenance={"date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"},
         seconds=seconds,
     )
 
@@ -100,6 +107,12 @@ def scores(folder: Path, result: RunResult, profile: Profile) -> dict[str, dict[
                 if column is not None and column.verdict is not None:
                     found.setdefault(case.case_id, {})[score.column] = score
     return found
+
+
+def provenance(result: RunResult) -> dict[str, str]:
+    """Where the scores of a run came from, for whoever reads them later."""
+    experts = {f"weights of {name}": digest[:16] for name, digest in result.experts.items()}
+    return {"device": result.header["device"], **experts, **result.versions}
 
 
 def versions() -> dict[str, str]:

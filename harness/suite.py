@@ -14,6 +14,7 @@ from harness.evaluation.scores import Score
 from harness.gating.baselines import Baselines
 from harness.gating.floors import Floor, Outcome, Verdict, failure_text, no_worse
 from harness.gating.statistics import compare
+from harness.options import Missing
 from harness.recipes import Expert, LayerSwap, Recipe
 from harness.reporting.results import CaseResult, ColumnResult
 
@@ -47,11 +48,16 @@ def ablations(*cases: ParameterSet) -> Callable[[Any], Any]:
 
 @dataclass(frozen=True)
 class Context:
-    """What the session knows when an item runs. ``recording``: results are about to be accepted, so none is refused."""
+    """What the session knows when an item runs.
+
+    ``recording``: results are about to be accepted, so none is refused. ``missing``: what a case without accepted
+    result comes to, as ``--ablation-missing`` has it.
+    """
 
     grid: Grid
     baselines: Baselines
     recording: bool
+    missing: Missing
     strict: bool
     record: Callable[[CaseResult], None]
     command: str
@@ -135,17 +141,24 @@ class Ablation:
         if accepted is not None and self.context.grid.settings.limit is not None:
             accepted = accepted.restricted_to(score.documents)
         versus_method = None if is_method else compare(score, method)
-        if self.context.recording or (accepted is None and is_method):
+        missing = self.context.missing if accepted is None else "warn"
+        if self.context.recording or missing == "record":
             outcome = Outcome(Verdict.NEW, None, floor.text, "recorded, held to no floor")
+        elif missing == "fail":
+            reason = f"{self.context.baselines.path} has no accepted result for it: accept one with --ablation-update"
+            outcome = Outcome(Verdict.MISSING, None, floor.text, reason)
+        elif accepted is None and is_method:
+            outcome = Outcome(Verdict.NEW, None, floor.text, "there is no accepted result for it yet")
         else:
             outcome = floor.verdict(score, accepted or method)
-        failing = {Verdict.FAIL, Verdict.INCOMPARABLE} | ({Verdict.INCONCLUSIVE} if self.context.strict else set())
+        failing = {Verdict.FAIL, Verdict.INCOMPARABLE, Verdict.MISSING}
+        failing |= {Verdict.INCONCLUSIVE} if self.context.strict else set()
         text = ""
         if outcome.verdict in failing:
             text = failure_text(
                 outcome,
                 score,
-                accepted or method,
+                None if outcome.verdict is Verdict.MISSING else accepted or method,
                 case=name,
                 command=self.context.command,
                 baseline_name="accepted" if accepted else "un-ablated",
@@ -155,6 +168,7 @@ class Ablation:
             n=score.n,
             metric=score.metric,
             verdict=outcome.verdict,
+            graded=score.graded,
             reason=outcome.reason,
             corpus=dict(score.corpus),
             versus_method=versus_method,
@@ -180,7 +194,7 @@ class Ablation:
             reason = (
                 f"{changed} documents differ from {expert}'s" if changed else f"equal to {expert} on every document"
             )
-            results[score.column] = ColumnResult(score.value, score.n, score.metric, verdict, reason)
+            results[score.column] = ColumnResult(score.value, score.n, score.metric, verdict, score.graded, reason)
         self._note(benchmark, results)
         self.context.record(_result(self.family, self.case, self.recipe, plan, cell, results))
         broken = [f"{name}: {r.reason}" for name, r in results.items() if r.verdict is Verdict.FAIL]
@@ -190,7 +204,7 @@ class Ablation:
 def _unheld(cell: Cell) -> dict[str, ColumnResult]:
     return {
         s.column: ColumnResult(
-            s.value, s.n, s.metric, None, corpus=dict(s.corpus), seconds=cell.seconds / len(cell.scores)
+            s.value, s.n, s.metric, None, s.graded, corpus=dict(s.corpus), seconds=cell.seconds / len(cell.scores)
         )
         for s in cell.scores
     }
@@ -199,4 +213,15 @@ def _unheld(cell: Cell) -> dict[str, ColumnResult]:
 def _result(
     family: str, case: str, recipe: Recipe, plan: Any, cell: Cell, columns: dict[str, ColumnResult]
 ) -> CaseResult:
-    return CaseResult(family, case, recipe.title, repr(recipe), plan.drawing, plan.text, cell.identity, columns)
+    return CaseResult(
+        family,
+        case,
+        recipe.title,
+        repr(recipe),
+        plan.drawing,
+        plan.text,
+        cell.identity,
+        columns,
+        merge_seconds=cell.merge_seconds,
+        peak_bytes=cell.peak_bytes,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from harness.errors import LayerswapError
+from harness.evaluation.memory import peak_bytes, reset_peak
 from harness.evaluation.scores import Sample, Score
 from harness.files import replace_text
 
@@ -37,12 +38,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cell:
-    """The scores of one variant on one benchmark, and the seconds that computing them took."""
+    """The scores of one variant on one benchmark, and what computing them took.
+
+    ``merge_seconds`` is 0 where the variant stood already. ``peak_bytes``: see :mod:`harness.evaluation.memory`.
+    """
 
     identity: str
     benchmark: str
     scores: tuple[Score, ...]
     seconds: float
+    merge_seconds: float = 0.0
+    peak_bytes: int = 0
 
 
 class Grid:
@@ -128,7 +134,10 @@ class Grid:
                 if path.is_file():
                     self._cells[key] = _from_json(path.read_text(encoding="utf-8"))
                 else:
-                    self._cells[key] = self._compute(self.model(plan), *key)
+                    merged = self.seconds.get("merge", 0.0)
+                    model = self.model(plan)
+                    merged = self.seconds.get("merge", 0.0) - merged
+                    self._cells[key] = replace(self._compute(model, *key), merge_seconds=merged)
                     replace_text(path, json.dumps(asdict(self._cells[key])))
         return self._cells[key]
 
@@ -149,6 +158,7 @@ class Grid:
     def _compute(self, model: Any, identity: str, benchmark: str) -> Cell:
         columns = self._built(benchmark)
         started = time.monotonic()
+        reset_peak(self.settings.device)
         from lm_eval.models.huggingface import HFLM
 
         tokenizer = self._tokenizer
@@ -165,7 +175,8 @@ class Grid:
             shares = (column.share(whole, score) for whole, score in zip(columns, scores, strict=False))
             scores.append(next((share for share in shares if share), None) or column.score(engine))
         self._add(f"evaluate {benchmark}", started)
-        return Cell(identity, benchmark, tuple(scores), time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return Cell(identity, benchmark, tuple(scores), seconds, peak_bytes=peak_bytes(self.settings.device))
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -202,7 +213,7 @@ def _from_json(text: str) -> Cell:
         )
         for score in data["scores"]
     )
-    return Cell(data["identity"], data["benchmark"], scores, data["seconds"])
+    return Cell(**{**data, "scores": scores})
 
 
 def read_cell(folder: Path, identity: str, benchmark: str) -> Cell | None:

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import LayerswapError
 from harness.files import replace_text
 from harness.gating.floors import Verdict
-from harness.gating.statistics import RESAMPLES
+from harness.reporting.findings import bought, drop_sentence
 from harness.reporting.results import RunResult
+from harness.reporting.samples import ColumnSamples, write_samples
+from harness.reporting.sections import (
+    cases_section,
+    cost_section,
+    does_swapping_pay_section,
+    exploratory_section,
+    folded,
+    method_notes_section,
+    moved_section,
+    pareto_section,
+    provenance_section,
+)
 from harness.reporting.tables import (
     DOWN,
     UP,
-    Contrast,
-    contrast_table,
-    contrasts,
+    detectable_drops,
+    family_details,
     family_table,
+    frame,
     key_values,
     markdown,
-    points,
 )
 
 _WORDS = {
@@ -35,7 +47,7 @@ _WORDS = {
 
 def render_report(run: RunResult) -> str:
     """The whole report as Markdown that GitHub renders."""
-    families = [f"### {family}\n\n{family_table(run, family)}" for family in run.families]
+    families = [_family(run, family) for family in run.families]
     parts = [
         f"# Ablations of layer swapping: {run.profile}",
         f"**{verdict_line(run)}**",
@@ -44,16 +56,32 @@ def render_report(run: RunResult) -> str:
         "## Families",
         _legend(run),
         *families,
-        _does_swapping_pay(run),
-        _cost(run),
-        _cases(run),
-        _provenance(run),
-        _method_notes(),
+        does_swapping_pay_section(run),
+        pareto_section(run),
+        exploratory_section(run),
+        moved_section(run),
+        cost_section(run),
+        cases_section(run),
+        provenance_section(run),
+        method_notes_section(),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write_report(run: RunResult, folder: Path) -> Path:
+def render_summary(run: RunResult, families: bool = True) -> str:
+    """The short report: verdicts, floors that were not met, does swapping pay, and folded the families' tables."""
+    tables = "\n\n".join(folded(family, family_table(run, family)) for family in run.families) if families else ""
+    parts = [
+        f"## Ablations of layer swapping: {run.profile}",
+        f"**{verdict_line(run)}**",
+        _unmet(run),
+        does_swapping_pay_section(run),
+        tables and f"{_legend(run)}\n\n{tables}",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def write_report(run: RunResult, folder: Path, samples: Sequence[ColumnSamples] = ()) -> Path:
     """Write ``report.md`` and ``results.json`` into ``folder``, point ``latest`` beside it there; returns the report.
 
     ``latest`` is a relative symbolic link, or a text file with the folder's name where links cannot be made. Raises
@@ -63,6 +91,9 @@ def write_report(run: RunResult, folder: Path) -> Path:
         data = json.dumps(run.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         replace_text(folder / "results.json", data + "\n")
         replace_text(folder / "report.md", render_report(run))
+        replace_text(folder / "results.csv", frame(run).to_csv(index=False, lineterminator="\n"))
+        if samples:
+            write_samples(samples, folder / "samples.jsonl.gz")
     except (OSError, ValueError) as error:
         raise LayerswapError(f"{folder}: the report cannot be written: {error}") from error
     if folder.name != "latest":
@@ -87,7 +118,16 @@ def verdict_line(run: RunResult) -> str:
     counts, cases = Counter(verdict for _, verdict in held), {case_id for case_id, _ in held}
     always = (Verdict.PASS, Verdict.FAIL)
     named = [f"{counts[v]} {word}" for v, word in _WORDS.items() if counts[v] or v in always]
-    return f"{', '.join(named)}: {_several(len(held), 'floor')} in {_several(len(cases), 'case')}"
+    incomplete = f" (incomplete: {run.header['incomplete']})" if "incomplete" in run.header else ""
+    return f"{', '.join(named)}: {_several(len(held), 'floor')} in {_several(len(cases), 'case')}{incomplete}"
+
+
+def _family(run: RunResult, family: str) -> str:
+    details = family_details(run, family)
+    parts = [f"### {family}", bought(run, family), family_table(run, family)]
+    if details:
+        parts.append(folded(f"{family}: every interval and p-value", details))
+    return "\n\n".join(part for part in parts if part)
 
 
 def _several(count: int, thing: str) -> str:
@@ -128,77 +168,10 @@ def _legend(run: RunResult) -> str:
     drawn = ", ".join(f"`{mark}` {names.get(mark, 'a further expert')}" for mark in marks)
     return (
         "Values are in points (0 to 100, higher is better), averaged over documents. Below each value: the difference "
-        f"to the un-ablated method (`{run.reference}`) with its 95 % interval, on the same documents. **Bold**: best "
-        f"of the column. {UP} and {DOWN}: significantly above and below the method at 5 %, after Holm over the table. "
-        "FAIL, MISSING and INCOMPARABLE: the floor's verdict.\n\n"
+        f"to the un-ablated method (`{run.reference}`) on the same documents. **Bold**: best of the column. {UP} and "
+        f"{DOWN}: significantly above and below the method at 5 %, after Holm over the table. FAIL, MISSING and "
+        f"INCOMPARABLE: the floor's verdict. {drop_sentence(detectable_drops(run))}\n\n"
         f"Drawings read embeddings, layers from the bottom up, then final norm and output head: {drawn}."
-    )
-
-
-def _does_swapping_pay(run: RunResult) -> str:
-    rows = contrasts(run)
-    if not rows:
-        return ""
-    sentences = [_finding(column, rows) for column in dict.fromkeys(row.column for row in rows)]
-    return (
-        "## Does swapping pay?\n\n"
-        f"The default swap (`{run.reference}`) against the models it could be replaced by, on the same problems.\n\n"
-        f"{contrast_table(rows)}\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
-    )
-
-
-def _finding(column: str, rows: tuple[Contrast, ...]) -> str:
-    mine = [row for row in rows if row.column == column]
-    groups = {word: [row.label for row in mine if row.finding == word] for word in ("above", "below", "not told apart")}
-    parts = [
-        f"significantly above {', '.join(groups['above']) or 'none'}",
-        f"significantly below {', '.join(groups['below']) or 'none'}",
-        f"not told apart from {', '.join(groups['not told apart']) or 'none'}",
-    ]
-    return f"`{column}`: the swap ({points(mine[0].comparison.value)} points) is {'; '.join(parts)}."
-
-
-def _cost(run: RunResult) -> str:
-    if not run.seconds:
-        return ""
-    rows = [[stage, f"{seconds:.1f}"] for stage, seconds in run.seconds.items()]
-    return "## Cost\n\n" + markdown([*rows, ["all", f"{sum(run.seconds.values()):.1f}"]], ["stage", "seconds"])
-
-
-def _cases(run: RunResult) -> str:
-    rows = [
-        [
-            case.case_id,
-            case.title,
-            f"`{case.recipe_text}`",
-            f"`{case.identity[:12]}`",
-            f"{sum(result.seconds for result in case.columns.values()):.1f}",
-        ]
-        for case in run.cases
-    ]
-    table = markdown(rows, ["case", "what it is", "recipe", "weights", "seconds"])
-    return (
-        f"## Cases\n\n<details><summary>Recipes and digests of all {len(rows)} cases</summary>\n\n{table}\n\n</details>"
-    )
-
-
-def _provenance(run: RunResult) -> str:
-    rows = {f"weights of {name}": f"`{digest}`" for name, digest in run.experts.items()} | dict(run.provenance)
-    return "## Provenance\n\n" + key_values(rows) if rows else ""
-
-
-def _method_notes() -> str:
-    return (
-        "## How to read the numbers\n\n"
-        "- All comparisons are paired: the same documents, matched by the digest of their content.\n"
-        "- Right/wrong metrics: two-sided exact McNemar test; Tango's score interval for the paired difference "
-        "(Statistics in Medicine 17, 1998).\n"
-        f"- Graded metrics: sign-flip permutation test and paired bootstrap percentile interval over documents "
-        f"({RESAMPLES} resamples, fixed seed).\n"
-        "- Intervals are at 95 % each and are not adjusted; p-values are adjusted by Holm's method over one table. An "
-        "interval can therefore exclude 0 without an arrow.\n"
-        "- One set of experts is one sample: the intervals cover the choice of documents, not another training run.\n"
-        "- Floors are decided on unrounded intervals; an INCONCLUSIVE floor had too few documents to tell."
     )
 
 

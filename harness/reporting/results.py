@@ -17,6 +17,8 @@ SCHEMA = 2
 class ColumnResult:
     """One case on one column. ``value`` is a share of one over ``n`` documents; ``corpus`` is in usual units.
 
+    ``graded`` is False where a document is right or wrong, True where its value may lie between.
+
     ``versus_method`` compares with the un-ablated method of this run, ``versus_accepted`` with the accepted result;
     either is None where there was none. ``verdict`` is None for a result that is shown but was held to no floor (the
     reference, when only another family was selected). ``seconds`` is what computing it took, 0 if it was in store.
@@ -26,6 +28,7 @@ class ColumnResult:
     n: int
     metric: str
     verdict: Verdict | None
+    graded: bool = False
     reason: str = ""
     corpus: Mapping[str, float] = field(default_factory=dict)
     versus_method: Comparison | None = None
@@ -35,7 +38,11 @@ class ColumnResult:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One ablation: its recipe in words, its plan, the digest of the weights, and a result per column."""
+    """One ablation: its recipe in words, its plan, the digest of the weights, and a result per column.
+
+    ``merge_seconds`` is what building the variant took, 0 if another case had built equal weights; ``peak_bytes`` the
+    most memory that the process (on a GPU: the device) held while it was evaluated, 0 if that was not measured.
+    """
 
     family: str
     case: str
@@ -45,6 +52,8 @@ class CaseResult:
     plan_text: str
     identity: str
     columns: Mapping[str, ColumnResult]
+    merge_seconds: float = 0.0
+    peak_bytes: int = 0
 
     @property
     def case_id(self) -> str:

@@ -11,7 +11,7 @@ from harness.gating.floors import Verdict
 from harness.gating.statistics import Comparison
 from harness.reporting.report import read_results, render_report, verdict_line, write_report
 from harness.reporting.results import CaseResult, ColumnResult, RunResult
-from harness.reporting.tables import DOWN, UP, contrasts, family_table, frame, markdown, significance
+from harness.reporting.tables import DOWN, UP, contrasts, family_details, family_table, frame, markdown, significance
 
 
 def comparison(difference: float, p: float, half: float = 0.02) -> Comparison:
@@ -57,21 +57,26 @@ def rows(table: str) -> list[list[str]]:
 
 def test_a_family_table_to_the_letter():
     run = small_run({"none": (0.0, 1.0), "all": (0.06, 0.0001), "bad": (-0.1, 0.0001), "luck": (0.03, 0.03)})
-    sp = "\u00a0"
-    assert rows(family_table(run, "count")) == [
+    table = rows(family_table(run, "count"))
+    assert table[:-1] == [
         ["case", "mgsm sw<br>n=100"],
-        ["-" * 33, "-" * 44],
+        ["-" * 33, "-" * 20],
         ["swap (reference)<br>`L\\|LM\\|LL`", "50.0"],
-        ["none<br>`L\\|MM\\|LL`", f"50.0<br><sub>0.0 [-2.0,{sp}+2.0]</sub>"],
-        ["all<br>`L\\|MM\\|LL`", f"**56.0** ▲<br><sub>+6.0 [+4.0,{sp}+8.0]</sub>"],
-        ["bad<br>`L\\|MM\\|LL`", f"40.0 ▼<br><sub>-10.0 [-12.0,{sp}-8.0]</sub>"],
-        ["luck<br>`L\\|MM\\|LL`", f"53.0<br><sub>+3.0 [+1.0,{sp}+5.0]</sub>"],
+        ["none<br>`L\\|MM\\|LL`", "50.0<br>0.0"],
+        ["all<br>`L\\|MM\\|LL`", "**56.0** ▲<br>+6.0"],
+        ["bad<br>`L\\|MM\\|LL`", "40.0 ▼<br>-10.0"],
+        ["luck<br>`L\\|MM\\|LL`", "53.0<br>+3.0"],
+    ]
+    assert table[-1][0] == "*detectable drop*"
+    sp = "\u00a0"
+    assert rows(family_details(run, "count"))[3] == [
+        *("all", "mgsm sw", "100", "56.0", f"+6.0 [+4.0,{sp}+8.0]", "1/1", "<0.001", "<0.001"),
     ]
 
 
 def test_a_row_names_an_earlier_one_with_the_same_weights():
     table = rows(family_table(small_run({"one": (0.0, 1.0), "two": (0.0, 1.0), "one-again": (0.0, 1.0)}), "count"))
-    assert [row[0].endswith("<br><sub>same weights as one</sub>") for row in table[2:]] == [False, False, False, True]
+    assert [row[0].endswith("<br>= one") for row in table[2:-1]] == [False, False, False, True]
 
 
 def test_the_report_has_its_parts_in_order(run):
@@ -84,6 +89,8 @@ def test_the_report_has_its_parts_in_order(run):
         "### method",
         "### transition",
         "## Does swapping pay?",
+        "## What nothing beats",
+        "## Where to look first",
         "## Cost",
         "## Cases",
         "## Provenance",
@@ -110,13 +117,13 @@ def test_the_reference_is_the_first_row_of_every_family(run):
     for family in run.families:
         table = rows(family_table(run, family))
         assert table[2][0].startswith("layer-swap (reference)")
-        assert "<sub>" not in " ".join(table[2])
+        assert "<br>" not in " ".join(table[2][1:])
         assert sum("(reference)" in row[0] for row in table) == 1
 
 
 def test_an_identical_case_shows_no_difference_and_no_arrow(run):
     removed = next(row for row in rows(family_table(run, "transition")) if row[0].startswith("removed"))
-    assert all("<sub>0.0 [" in cell for cell in removed[1:])
+    assert all(cell.endswith("<br>0.0") for cell in removed[1:])
     assert not any(arrow in cell for cell in removed for arrow in (UP, DOWN))
 
 
@@ -149,8 +156,8 @@ def test_arrows_are_adjusted_over_the_table():
 def test_a_column_that_a_case_lacks_is_an_empty_cell(run):
     cut = dataclasses.replace(run.cases[-1], columns={"mmlu": run.cases[-1].columns["mmlu"]})
     table = rows(family_table(dataclasses.replace(run, cases=(*run.cases[:-1], cut)), "transition"))
-    assert table[-1][1:-1] == [""] * 7
-    assert table[-1][-1]
+    assert table[-2][1:-1] == [""] * 7
+    assert table[-2][-1]
 
 
 def test_without_the_reference_the_tables_still_stand(run):
@@ -216,7 +223,7 @@ def test_write_and_read_back(run, tmp_path):
     assert latest.is_symlink()
     assert str(latest.readlink()) == "two"
     assert sorted(p.name for p in (tmp_path / "reports").iterdir()) == ["latest", "one", "two"]
-    assert sorted(p.name for p in latest.iterdir()) == ["report.md", "results.json"]
+    assert sorted(p.name for p in latest.iterdir()) == ["report.md", "results.csv", "results.json"]
 
 
 def test_latest_is_a_file_where_links_cannot_be_made(run, tmp_path, monkeypatch):
@@ -228,7 +235,7 @@ def test_latest_is_a_file_where_links_cannot_be_made(run, tmp_path, monkeypatch)
     monkeypatch.setattr("pathlib.Path.symlink_to", refuse)
     write_report(run, tmp_path / "two")
     assert (tmp_path / "latest").read_text() == "two\n"
-    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["report.md", "results.json"]
+    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["report.md", "results.csv", "results.json"]
     monkeypatch.undo()
     write_report(run, tmp_path / "one")
     assert (tmp_path / "latest").is_symlink()
