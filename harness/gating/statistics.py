@@ -170,20 +170,6 @@ def interval(score: Score, confidence: float = 0.95) -> tuple[float, float]:
     return _bootstrap(ordered, RESOLUTION, confidence)
 
 
-def holm(pvalues: Sequence[float]) -> tuple[float, ...]:
-    """p-values adjusted for being a family (S. Holm, Scand. J. Statist. 6 (1979), 65-70), in the order given.
-
-    Rejecting where the adjusted value is at most alpha keeps the chance of any false rejection in the family at
-    alpha, whatever the dependence between the tests.
-    """
-    adjusted = [0.0] * len(pvalues)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(pvalues)), key=pvalues.__getitem__)):
-        largest = max(largest, min(1.0, (len(pvalues) - rank) * pvalues[index]))
-        adjusted[index] = largest
-    return tuple(adjusted)
-
-
 def _z(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"a confidence of {confidence}: expected a number between 0 and 1")

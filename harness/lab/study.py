@@ -17,9 +17,10 @@ from typing import Any
 from harness.errors import LayerswapError
 from harness.evaluation.grid import Grid, Settings
 from harness.evaluation.scores import Score
+from harness.gating.adjust import holm
 from harness.gating.pairing import pair
 from harness.gating.seeds import hierarchical
-from harness.gating.statistics import Comparison, compare, holm
+from harness.gating.statistics import Comparison, compare
 from harness.lab.benchmarks import mgsm
 from harness.lab.corpus import Split
 from harness.lab.lexicon import Language

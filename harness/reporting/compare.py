@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import LayerswapError
+from harness.gating.adjust import holm
 from harness.gating.baselines import Baselines, load_baselines
 from harness.gating.floors import Floor, Verdict
-from harness.gating.statistics import Comparison, holm
+from harness.gating.statistics import Comparison
 from harness.reporting.tables import difference, markdown, p_value, points
 
 SCORES = "scores.json"

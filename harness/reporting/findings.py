@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.gating.statistics import Comparison, benjamini_hochberg
+from harness.gating.adjust import benjamini_hochberg
+from harness.gating.statistics import Comparison
 from harness.reporting.results import CaseResult, RunResult
 from harness.reporting.tables import (
     ALPHA,

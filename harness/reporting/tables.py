@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.gating.adjust import holm
 from harness.gating.floors import Verdict
 from harness.gating.power import column_detectable
-from harness.gating.statistics import Comparison, holm
+from harness.gating.statistics import Comparison
 from harness.reporting.results import CaseResult, ColumnResult, RunResult
 
 ALPHA = 0.05

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from harness.errors import LayerswapError
 from harness.evaluation.scores import Score
 from harness.gating.pairing import IncomparableError, pair
-from harness.gating.statistics import compare, holm, interval, mcnemar, tango, wilson
+from harness.gating.statistics import compare, interval, mcnemar, tango, wilson
 
 
 def score(values, documents=None, graded=False, **other) -> Score:
@@ -66,20 +66,6 @@ def test_wilson_equals_published_intervals():
     assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
     assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
     assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
-
-
-def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
-    assert holm([]) == ()
-    assert holm([0.9, 0.8]) == (1.0, 1.0)
-
-
-@given(st.lists(st.floats(0, 1), max_size=20))
-def test_holm_never_lowers_and_keeps_the_order(pvalues):
-    adjusted = holm(pvalues)
-    assert all(a >= p for a, p in zip(adjusted, pvalues, strict=True))
-    ranked = [a for _, a in sorted(zip(pvalues, adjusted, strict=True))]
-    assert ranked == sorted(ranked)
 
 
 # -- intervals and tests behave --------------------------------------------------------------------------------
