@@ -1,4 +1,4 @@
-"""The command line: ``python -m harness merge | compare | trend | report | train | study``."""
+"""The command line: ``python -m harness merge | compare | trend | seeds | report | train | study``."""
 
 from __future__ import annotations
 
@@ -50,6 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     trend.add_argument("--column", default="mgsm sw", help="(default: %(default)s)")
     trend.add_argument("--out", type=Path, help="an .svg file for the figure")
     trend.set_defaults(run=_trend)
+
+    seeds = commands.add_parser("seeds", help="join runs of the suite on several training seeds of the experts")
+    seeds.add_argument("runs", nargs="+", help="a report's folder or a file of accepted results for every seed")
+    seeds.add_argument("--column", default="mgsm sw", help="(default: %(default)s)")
+    seeds.add_argument("--reference", default="method/layer-swap", help="family/case (default: %(default)s)")
+    seeds.set_defaults(run=_seeds)
 
     report = commands.add_parser("report", help="write report.md anew from a run's results.json")
     report.add_argument("folder", type=Path, help="the run's folder, such as reports/latest")
@@ -106,6 +112,13 @@ def _compare(options: argparse.Namespace) -> int:
     rows = compare_runs(load_saved(options.before), load_saved(options.after), floor)
     print(render_comparison(rows, floor, options.all), end="")
     return int(options.fail and any(row.verdict in BROKEN for row in rows))
+
+
+def _seeds(options: argparse.Namespace) -> None:
+    from harness.reporting.compare import load_saved
+    from harness.reporting.over_seeds import over_seeds, seeds_table
+
+    print(seeds_table(over_seeds([load_saved(run) for run in options.runs], options.column, options.reference)))
 
 
 def _trend(options: argparse.Namespace) -> None:
