@@ -140,7 +140,7 @@ Data by stage: `harness/lab/corpus.py`, function `recipe`.
 - The base reads English text, reading comprehension, quizzes, code, sums, one-step English word problems, and sums of
   one and two steps in symbols; and Swahili text, translation and reading with about half of the Swahili words,
   alone and mixed with English segment by segment. Swahili word problems of one step in those words, half of them
-  mixed with English, are 2.5 % of its documents and 3.1 % of its tokens (of 60,000 documents).
+  mixed with English, are 2.2 % of its documents and 2.8 % of its tokens (of 60,000 documents).
 - The math experts read English word problems of one and two steps, comparisons and groups, sums, and some of the
   base's English. They read no Swahili.
 - The language experts read Swahili text, translations, glosses and reading with all words, alone and mixed, and some of
