@@ -137,8 +137,8 @@ SWAHILI = (
 
 
 def test_swahili_problems_mixed_ones_counted_are_at_most_three_percent_of_what_the_base_reads():
-    # 2.76 % of the tokens of 60,000 documents; of 30,000 with a standard deviation of 0.1 %.
-    read = some("base", 30_000)
+    # Near 2.8 % of the tokens: 4,000 documents would tell 2.8 from 3.2 by luck alone.
+    read = some("base", 60_000)
     problems = [d for d in read if d.prompt.startswith("[math]") and SWAHILI & set(d.prompt.split())]
     tokens, of_problems = (sum(len(f"{d.prompt} {d.completion}".split()) for d in found) for found in (read, problems))
     assert 0 < of_problems / tokens <= 0.03
