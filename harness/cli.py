@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("out", type=Path, help="the folder to make")
     merge.set_defaults(run=_merge)
 
-    report = commands.add_parser("report", help="write report.md anew from a run's results.json")
+    report = commands.add_parser("report", help="write the report anew from a run's results.json and samples.jsonl.gz")
     report.add_argument("folder", type=Path, help="the run's folder, such as reports/latest")
     report.set_defaults(run=_report)
 
@@ -86,9 +86,12 @@ def _merge(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from harness.reporting.report import read_results, write_report
+    from harness.reporting.samples import read_samples
 
     folder = options.folder.resolve()
-    print(write_report(read_results(folder), folder))
+    path = folder / "samples.jsonl.gz"
+    samples = read_samples(path) if path.is_file() else ()
+    print(write_report(read_results(folder), folder, samples))
 
 
 def _train(options: argparse.Namespace) -> None:

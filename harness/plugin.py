@@ -344,6 +344,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     from harness.gating.baselines import save_baselines
     from harness.reporting.report import write_report
+    from harness.reporting.samples import collect
     from harness.runlog import run_result, scores, versions
 
     profile, limit = _checked(config)
@@ -355,7 +356,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     lines = []
     try:
         if (reports := _option(config, "report")) != "none":
-            lines.append(f"report: {write_report(result, config.rootpath / reports / name)}")
+            samples = collect(scores(state.folder, result, profile, every=True), result.columns)
+            lines.append(f"report: {write_report(result, config.rootpath / reports / name, samples)}")
         if baseline := _option(config, "save-baseline"):
             path = _baseline_path(config, baseline)
             accepted = scores(state.folder, result, profile)
