@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     seeds.add_argument("--reference", default="method/layer-swap", help="family/case (default: %(default)s)")
     seeds.set_defaults(run=_seeds)
 
-    report = commands.add_parser("report", help="write report.md anew from a run's results.json")
+    report = commands.add_parser("report", help="write a report anew from its results.json and samples.jsonl.gz")
     report.add_argument("folder", type=Path, help="the run's folder, such as reports/latest")
     report.set_defaults(run=_report)
 
@@ -135,9 +135,12 @@ def _trend(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from harness.reporting.report import read_results, write_report
+    from harness.reporting.samples import read_samples
 
     folder = options.folder.resolve()
-    print(write_report(read_results(folder), folder))
+    path = folder / "samples.jsonl.gz"
+    samples = read_samples(path) if path.is_file() else ()
+    print(write_report(read_results(folder), folder, samples))
 
 
 def _train(options: argparse.Namespace) -> None:

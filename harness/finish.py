@@ -36,7 +36,7 @@ def finish(options: Options, folder: Path, order: Iterable[str], header: Mapping
     lines = []
     if options.reports is not None:
         target = _unused(options.reports / name)
-        samples = collect(held, result.columns)
+        samples = collect(scores(folder, result, profile, every=True), result.columns)
         lines.append(f"report: {write_report(result, target, samples)}")
         save_baselines(target / "scores.json", held, provenance(result))
     if options.accept_into is not None:

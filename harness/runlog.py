@@ -96,15 +96,18 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
     )
 
 
-def scores(folder: Path, result: RunResult, profile: Profile) -> dict[str, dict[str, Score]]:
-    """Per-document scores by case and column, of every case that was held to a floor or recorded."""
+def scores(folder: Path, result: RunResult, profile: Profile, *, every: bool = False) -> dict[str, dict[str, Score]]:
+    """Per-document scores by case and column, of every case that was held to a floor or recorded.
+
+    With ``every`` those that are only shown are in it as well: the reference, when only another family was selected.
+    """
     found: dict[str, dict[str, Score]] = {}
     for case in result.cases:
         for benchmark in profile.benchmarks:
             cell = read_cell(folder, case.identity, benchmark)
             for score in cell.scores if cell else ():
                 column = case.columns.get(score.column)
-                if column is not None and column.verdict is not None:
+                if column is not None and (every or column.verdict is not None):
                     found.setdefault(case.case_id, {})[score.column] = score
     return found
 

@@ -42,7 +42,7 @@ def bought(run: RunResult, family: str) -> str:
     ]
     if real and silent:
         parts.append(f"changes nothing significantly on {_list(silent)}")
-    return f"Ablated in {_several(len(cases), 'way')}, `{family}` {'; '.join(parts)}."
+    return f"Ablated in {several(len(cases), 'way')}, `{family}` {'; '.join(parts)}."
 
 
 def _extremes(entries: Sequence[tuple[CaseResult, str, Comparison]], columns: Iterable[str]) -> list[str]:
@@ -60,7 +60,8 @@ def _list(words: Sequence[str]) -> str:
     return ", ".join(words)
 
 
-def _several(count: int, thing: str) -> str:
+def several(count: int, thing: str) -> str:
+    """``1 case``, ``2 cases``."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from harness.gating.statistics import RESAMPLES
+from harness.reporting.content import (
+    CASE_HEADERS,
+    COST_HEADERS,
+    METHOD_NOTES,
+    case_costs,
+    case_rows,
+    cost_rows,
+    findings,
+    provenance,
+)
 from harness.reporting.findings import exploratory_table, movers, pareto_table
 from harness.reporting.results import RunResult
-from harness.reporting.tables import Contrast, contrast_table, contrasts, key_values, markdown, points
+from harness.reporting.tables import contrast_table, contrasts, key_values, markdown
 
 
 def folded(title: str, text: str) -> str:
@@ -18,23 +27,11 @@ def does_swapping_pay_section(run: RunResult) -> str:
     rows = contrasts(run)
     if not rows:
         return ""
-    sentences = [_finding(column, rows) for column in dict.fromkeys(row.column for row in rows)]
     return (
         "## Does swapping pay?\n\n"
         f"The default swap (`{run.reference}`) against the models it could be replaced by, on the same problems.\n\n"
-        f"{contrast_table(rows)}\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
+        f"{contrast_table(rows)}\n\n" + "\n".join(f"- {sentence}" for sentence in findings(rows))
     )
-
-
-def _finding(column: str, rows: tuple[Contrast, ...]) -> str:
-    mine = [row for row in rows if row.column == column]
-    groups = {word: [row.label for row in mine if row.finding == word] for word in ("above", "below", "not told apart")}
-    parts = [
-        f"significantly above {', '.join(groups['above']) or 'none'}",
-        f"significantly below {', '.join(groups['below']) or 'none'}",
-        f"not told apart from {', '.join(groups['not told apart']) or 'none'}",
-    ]
-    return f"`{column}`: the swap ({points(mine[0].comparison.value)} points) is {'; '.join(parts)}."
 
 
 def pareto_section(run: RunResult) -> str:
@@ -71,45 +68,22 @@ def cost_section(run: RunResult) -> str:
     """Seconds by stage, and what each case took."""
     if not run.seconds:
         return ""
-    rows = [[stage, f"{seconds:.1f}"] for stage, seconds in run.seconds.items()]
-    stages = markdown([*rows, ["all", f"{sum(run.seconds.values()):.1f}"]], ["stage", "seconds"])
-    first: dict[str, str] = {}
-    costs = []
-    for case in run.cases:
-        twin = first.setdefault(case.identity, case.case_id)
-        seconds = sum(result.seconds for result in case.columns.values())
-        merge, evaluate, peak = f"{case.merge_seconds:.2f}", f"{seconds:.1f}", f"{case.peak_bytes / 2**20:.0f}"
-        costs.append([case.case_id, *((merge, evaluate, peak, "") if twin == case.case_id else ("", "", "", twin))])
-    table = markdown(costs, ["case", "merge, s", "evaluate, s", "peak memory, MiB", "weights and scores of"])
-    return f"## Cost\n\n{stages}\n\n{folded('By case', table)}"
+    stages, cases = markdown(cost_rows(run), ["stage", "seconds"]), markdown(case_costs(run), COST_HEADERS)
+    return f"## Cost\n\n{stages}\n\n{folded('By case', cases)}"
 
 
 def cases_section(run: RunResult) -> str:
     """What each case is."""
-    rows = [[case.case_id, case.title, f"`{case.recipe_text}`", f"`{case.identity[:12]}`"] for case in run.cases]
-    table = markdown(rows, ["case", "what it is", "recipe", "weights"])
-    return "## Cases\n\n" + folded(f"Recipes and digests of all {len(rows)} cases", table)
+    rows = case_rows(run)
+    return "## Cases\n\n" + folded(f"Recipes and digests of all {len(rows)} cases", markdown(rows, CASE_HEADERS))
 
 
 def provenance_section(run: RunResult) -> str:
     """Where the weights and the run came from."""
-    rows = {f"weights of {name}": f"`{digest}`" for name, digest in run.experts.items()} | dict(run.provenance)
+    rows = provenance(run)
     return "## Provenance\n\n" + key_values(rows) if rows else ""
 
 
 def method_notes_section() -> str:
     """How the numbers were made."""
-    return (
-        "## How to read the numbers\n\n"
-        "- All comparisons are paired: the same documents, matched by the digest of their content.\n"
-        "- Right/wrong metrics: two-sided exact McNemar test; Tango's score interval for the paired difference "
-        "(Statistics in Medicine 17, 1998).\n"
-        f"- Graded metrics: sign-flip permutation test and paired bootstrap percentile interval over documents "
-        f"({RESAMPLES} resamples, fixed seed).\n"
-        "- Intervals are at 95 % each and are not adjusted; p-values are adjusted by Holm's method over one table. An "
-        "interval can therefore exclude 0 without an arrow. q-values are Benjamini's and Hochberg's, over the run.\n"
-        "- The detectable drop is the smallest true loss that the test at 5 % finds with 80 % power at this n and the "
-        "median discordance of the column's comparisons.\n"
-        "- One set of experts is one sample: the intervals cover the choice of documents, not another training run.\n"
-        "- Floors are decided on unrounded intervals; an INCONCLUSIVE floor had too few documents to tell."
-    )
+    return f"## How to read the numbers\n\n{METHOD_NOTES}"

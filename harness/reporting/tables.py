@@ -54,20 +54,10 @@ def family_table(run: RunResult, family: str) -> str:
     table. The last row is the smallest true drop that the column would find with 80 % power. Narrow enough for
     GitHub's page at ten columns: intervals are in :func:`family_details`.
     """
-    import pandas as pd
-
+    shown, columns = family_cases(run, family), family_columns(run, family)
     reference = run.case(run.reference)
-    cases = [case for case in run.cases if case.family == family and case.case_id != run.reference]
-    shown = [reference, *cases] if reference else cases
-    columns = [column for column in run.columns if any(column in case.columns for case in shown)]
-    values = pd.DataFrame(
-        [[case.columns[c].value if c in case.columns else None for c in columns] for case in shown],
-        index=[case.case_id for case in shown],
-        columns=columns,
-        dtype=float,
-    )
-    best, worst = values.max(), values.min()
-    arrows = significance(cases)
+    best = best_values(shown)
+    arrows = significance(case for case in shown if case is not reference)
     first: dict[str, str] = {}
     rows = []
     for case in shown:
@@ -78,14 +68,42 @@ def family_table(run: RunResult, family: str) -> str:
             if result is None:
                 row.append("")
                 continue
-            bold = best[column] > worst[column] and result.value == best[column]
-            row.append(_cell(result, bold, arrows.get((case.case_id, column), ""), case is reference))
+            arrow = arrows.get((case.case_id, column), "")
+            row.append(_cell(result, result.value == best.get(column), arrow, case is reference))
         rows.append(row)
     if drops := detectable_drops(run):
         rows.append(["*detectable drop*", *(f"*{points(drops[c])}*" if c in drops else "" for c in columns)])
-    counts = [_count(case.columns[c].n for case in shown if c in case.columns) for c in columns]
+    counts = [document_count(shown, column) for column in columns]
     headers = ["case", *(f"{c}<br>{count}" for c, count in zip(columns, counts, strict=True))]
     return markdown(rows, headers)
+
+
+def family_cases(run: RunResult, family: str) -> tuple[CaseResult, ...]:
+    """The rows of a family's table: the reference, if the run has it, then the cases."""
+    reference = run.case(run.reference)
+    cases = tuple(case for case in run.cases if case.family == family and case.case_id != run.reference)
+    return (reference, *cases) if reference else cases
+
+
+def family_columns(run: RunResult, family: str) -> tuple[str, ...]:
+    """The columns of a family's table: those of the run that one of its rows has."""
+    shown = family_cases(run, family)
+    return tuple(column for column in run.columns if any(column in case.columns for case in shown))
+
+
+def best_values(cases: Sequence[CaseResult]) -> dict[str, float]:
+    """The best value of every column in which the cases are not all equal."""
+    values: dict[str, list[float]] = {}
+    for case in cases:
+        for column, result in case.columns.items():
+            values.setdefault(column, []).append(result.value)
+    return {column: max(found) for column, found in values.items() if max(found) > min(found)}
+
+
+def document_count(cases: Iterable[CaseResult], column: str) -> str:
+    """How many documents a column has; a range if the cases do not agree."""
+    low_to_high = sorted({case.columns[column].n for case in cases if column in case.columns})
+    return f"n={low_to_high[0]}" if len(low_to_high) == 1 else f"n={low_to_high[0]} to {low_to_high[-1]}"
 
 
 def family_details(run: RunResult, family: str) -> str:
@@ -163,13 +181,31 @@ def contrasts(run: RunResult, benchmark: str = "mgsm") -> tuple[Contrast, ...]:
     return tuple(Contrast(*entry, p) for entry, p in zip(found, adjusted, strict=True))
 
 
+CONTRAST_HEADERS = (
+    "column",
+    "against",
+    "n",
+    "swap",
+    "other",
+    "difference [95 % interval]",
+    "p",
+    "p (Holm)",
+    "the swap is",
+)
+
+
 def contrast_table(rows: Sequence[Contrast]) -> str:
     """The contrasts as Markdown, in points."""
-    cells = [
+    return markdown(contrast_rows(rows), CONTRAST_HEADERS)
+
+
+def contrast_rows(rows: Sequence[Contrast]) -> list[list[str]]:
+    """The cells of :func:`contrast_table`."""
+    return [
         [
             row.column,
             row.label,
-            row.comparison.n,
+            str(row.comparison.n),
             points(row.comparison.value),
             points(row.comparison.baseline),
             difference(row.comparison),
@@ -179,8 +215,6 @@ def contrast_table(rows: Sequence[Contrast]) -> str:
         ]
         for row in rows
     ]
-    headers = ["column", "against", "n", "swap", "other", "difference [95 % interval]", "p", "p (Holm)", "the swap is"]
-    return markdown(cells, headers)
 
 
 def key_values(items: Mapping[str, object]) -> str:
@@ -232,12 +266,6 @@ def _name(case: CaseResult, is_reference: bool, twin: str) -> str:
     name = f"{case.case} (reference)" if is_reference else case.case
     same = "" if twin == case.case else f"<br>= {twin}"
     return f"{name}<br>`{case.drawing}`{same}"
-
-
-def _count(counts: Iterable[int]) -> str:
-    """How many documents a column has; a range if the cases do not agree."""
-    low_to_high = sorted(set(counts))
-    return f"n={low_to_high[0]}" if len(low_to_high) == 1 else f"n={low_to_high[0]} to {low_to_high[-1]}"
 
 
 def _escape(cell: object) -> str:

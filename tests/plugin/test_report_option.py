@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from harness.reporting.samples import read_samples
+
 
 def test_the_report_goes_below_the_folder_and_latest_leads_to_it(ablate, pytester):
     result = ablate("--ablation-report=out/of/the/way")
@@ -10,6 +12,15 @@ def test_the_report_goes_below_the_folder_and_latest_leads_to_it(ablate, pyteste
     assert "| removed" in text
     assert (folder.parent / "latest" / "report.md").read_text(encoding="utf-8") == text
     assert not (pytester.path / "reports").exists()
+
+
+def test_the_answers_of_the_method_are_kept_although_only_another_family_was_selected(ablate, pytester):
+    ablate()
+    folder = pytester.path / "reports" / "latest"
+    (samples,) = read_samples(folder / "samples.jsonl.gz")
+    assert list(samples.answers) == ["method/layer-swap", "transition/removed"]
+    assert len(samples.documents) == 8
+    assert "#documents?column=mmlu&amp;b=transition%2Fremoved" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_no_report_is_written_if_none_is_wanted(ablate, pytester):

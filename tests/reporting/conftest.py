@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -8,6 +9,7 @@ from harness.evaluation.scores import Score
 from harness.gating.floors import Verdict, no_worse
 from harness.gating.statistics import compare
 from harness.reporting.results import CaseResult, ColumnResult, RunResult
+from harness.reporting.samples import ColumnSamples
 
 COLUMNS = {
     "mgsm sw": (500, False),
@@ -92,3 +94,41 @@ def make_run() -> RunResult:
 @pytest.fixture(scope="session")
 def run() -> RunResult:
     return make_run()
+
+
+HOSTILE = (
+    "<script>document.title = 'hacked'</script>",
+    "</script><img src=x onerror=\"document.title='hacked'\">",
+    "`code` | pipe \u2028 \u2029 <!-- ${document.title} {{ run }} \x00 &amp; ' \"",
+)
+
+
+def make_samples(run: RunResult, column: str = "mgsm sw", hostile: bool = True) -> ColumnSamples:
+    """Answers to every document of ``column``; the first three documents of all are hostile text."""
+    values = {}
+    for case in run.cases:
+        seed, skill = {"removed": (0, 0.6), "layer-swap": (0, 0.6), "base": (1, 0.45)}.get(case.case, (3, 0.72))
+        values[case.case_id] = make_score(column, skill, seed).values
+    n = COLUMNS[column][0]
+    text = [HOSTILE[i] if hostile and i < len(HOSTILE) else f"document {i}" for i in range(n)]
+    answers = {
+        case: tuple(f"{text[i]} = {value:.3f}" if value else f"{text[i]} by {case}" for i, value in enumerate(found))
+        for case, found in values.items()
+    }
+    documents = tuple(f"{i:012x}" for i in range(n))
+    return ColumnSamples(column, documents, tuple(f"asked {t}" for t in text), tuple(text), answers, values)
+
+
+@pytest.fixture(scope="session")
+def hostile() -> tuple[str, ...]:
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
+def samples_of() -> Callable[..., ColumnSamples]:
+    return make_samples
+
+
+@pytest.fixture(scope="session")
+def samples(run: RunResult) -> tuple[ColumnSamples, ...]:
+    return make_samples(run), make_samples(run, "flores en-sw")

@@ -13,6 +13,8 @@ from harness.reporting.report import read_results, render_report, verdict_line, 
 from harness.reporting.results import CaseResult, ColumnResult, RunResult
 from harness.reporting.tables import DOWN, UP, contrasts, family_details, family_table, frame, markdown, significance
 
+FILES = ["report.html", "report.md", "results.csv", "results.json"]
+
 
 def comparison(difference: float, p: float, half: float = 0.02) -> Comparison:
     return Comparison(
@@ -223,7 +225,7 @@ def test_write_and_read_back(run, tmp_path):
     assert latest.is_symlink()
     assert str(latest.readlink()) == "two"
     assert sorted(p.name for p in (tmp_path / "reports").iterdir()) == ["latest", "one", "two"]
-    assert sorted(p.name for p in latest.iterdir()) == ["report.md", "results.csv", "results.json"]
+    assert sorted(p.name for p in latest.iterdir()) == FILES
 
 
 def test_latest_is_a_file_where_links_cannot_be_made(run, tmp_path, monkeypatch):
@@ -235,7 +237,7 @@ def test_latest_is_a_file_where_links_cannot_be_made(run, tmp_path, monkeypatch)
     monkeypatch.setattr("pathlib.Path.symlink_to", refuse)
     write_report(run, tmp_path / "two")
     assert (tmp_path / "latest").read_text() == "two\n"
-    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["report.md", "results.csv", "results.json"]
+    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == FILES
     monkeypatch.undo()
     write_report(run, tmp_path / "one")
     assert (tmp_path / "latest").is_symlink()
