@@ -40,9 +40,10 @@ def write_record(folder: Path, result: CaseResult) -> None:
 
 def write_facts(folder: Path, grid: Grid) -> None:
     """Adds what this process knows of the run: digests and changes of the experts it loaded, and seconds by stage."""
-    started = time.monotonic()
+    loading, started = grid.seconds.get("load experts", 0.0), time.monotonic()
     moved = [asdict(change) for change in parameter_changes(grid)]
-    seconds = {**grid.seconds, "compare experts": time.monotonic() - started}
+    loading = grid.seconds.get("load experts", 0.0) - loading  # of a base that no case had needed
+    seconds = {**grid.seconds, "compare experts": time.monotonic() - started - loading}
     digests = {
         name: hashlib.sha256(json.dumps(sorted(expert.slot_digests.items())).encode()).hexdigest()
         for name, expert in grid.experts.items()

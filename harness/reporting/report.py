@@ -10,6 +10,7 @@ from harness.errors import LayerswapError
 from harness.files import replace_text
 from harness.gating.floors import Verdict
 from harness.gating.statistics import RESAMPLES
+from harness.reporting.figures import FOLDER, figures, shown, shown_family
 from harness.reporting.results import RunResult
 from harness.reporting.tables import (
     DOWN,
@@ -35,7 +36,7 @@ _WORDS = {
 
 def render_report(run: RunResult) -> str:
     """The whole report as Markdown that GitHub renders."""
-    families = [f"### {family}\n\n{family_table(run, family)}" for family in run.families]
+    families = [f"### {family}\n\n{family_table(run, family)}{shown_family(run, family)}" for family in run.families]
     parts = [
         f"# Ablations of layer swapping: {run.profile}",
         f"**{verdict_line(run)}**",
@@ -43,8 +44,11 @@ def render_report(run: RunResult) -> str:
         _unmet(run),
         "## Families",
         _legend(run),
+        shown(run, "layers"),
         *families,
         _does_swapping_pay(run),
+        shown(run, "pareto"),
+        _how_far(run),
         _cost(run),
         _cases(run),
         _provenance(run),
@@ -54,14 +58,17 @@ def render_report(run: RunResult) -> str:
 
 
 def write_report(run: RunResult, folder: Path) -> Path:
-    """Write ``report.md`` and ``results.json`` into ``folder``, point ``latest`` beside it there; returns the report.
+    """Write ``report.md``, its figures and ``results.json`` into ``folder``, and point ``latest`` beside it there.
 
-    ``latest`` is a relative symbolic link, or a text file with the folder's name where links cannot be made. Raises
-    :class:`LayerswapError` if the folder cannot be written, a number is not finite, or ``latest`` is a folder.
+    Returns the report. ``latest`` is a relative symbolic link, or a text file with the folder's name where links cannot
+    be made. Raises :class:`LayerswapError` if the folder cannot be written, a number is not finite, or ``latest`` is a
+    folder.
     """
     try:
         data = json.dumps(run.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         replace_text(folder / "results.json", data + "\n")
+        for name, svg in figures(run).items():
+            replace_text(folder / FOLDER / f"{name}.svg", svg)
         replace_text(folder / "report.md", render_report(run))
     except (OSError, ValueError) as error:
         raise LayerswapError(f"{folder}: the report cannot be written: {error}") from error
@@ -144,6 +151,17 @@ def _does_swapping_pay(run: RunResult) -> str:
         "## Does swapping pay?\n\n"
         f"The default swap (`{run.reference}`) against the models it could be replaced by, on the same problems.\n\n"
         f"{contrast_table(rows)}\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
+    )
+
+
+def _how_far(run: RunResult) -> str:
+    picture = shown(run, "changes")
+    if not picture:
+        return ""
+    return (
+        "## How far the experts moved\n\n"
+        "The change of each expert's weights against the base, by layer and kind of module, embeddings, final norm and "
+        f"head below. A map says where the tuning acted, not what it is good for.\n\n{picture}"
     )
 
 
