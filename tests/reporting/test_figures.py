@@ -79,7 +79,7 @@ def test_figures_are_svg_of_text_no_wider_than_a_page_and_nothing_of_the_day_or_
         assert "dc:date" not in svg
         assert "<image" not in svg
         assert "sans-serif" in svg
-        sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", svg)]
+        sizes = [float(size) for size in re.findall(r"font(?:-size)?: (?:\w+ )*([\d.]+)px", svg)]
         assert min(sizes) / 0.75 >= SMALL
 
 

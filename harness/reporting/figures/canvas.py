@@ -118,9 +118,9 @@ def write(axes: Any, x: float, y: float, text: str, size: float = NORMAL, room: 
     """Text at data coordinates, centred on ``y``, cut to ``room`` pixels; what XML cannot hold becomes spaces."""
     text = printable(text)
     if room < math.inf and width_of(text, size, "weight" in style) > room:
-        lengths = range(len(text))
-        text = text[: bisect_right(lengths, room, key=lambda n: width_of(f"{text[:n]}…", size, "weight" in style)) - 1]
-        text += "…"
+        cuts = range(len(text))
+        fit = bisect_right(cuts, room, key=lambda n: width_of(f"{text[:n]}…", size, "weight" in style))
+        text = f"{text[: max(fit - 1, 0)]}…"
     axes.text(x, y, text, fontsize=points(size), **{"ha": "left", "va": "center", **style})
 
 
