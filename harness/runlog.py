@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from harness.errors import LayerswapError
 from harness.evaluation.grid import Grid, read_cell
 from harness.evaluation.scores import Score
 from harness.files import replace_text
+from harness.plan import slot_names
 from harness.profiles import Profile
-from harness.reporting.results import CaseResult, RunResult, case_from_dict, case_to_dict
+from harness.reporting.results import CaseResult, ParameterChange, RunResult, case_from_dict, case_to_dict
 
 COMPARATORS = {
     "base": "method/base",
@@ -36,13 +40,53 @@ def write_record(folder: Path, result: CaseResult) -> None:
 
 
 def write_facts(folder: Path, grid: Grid) -> None:
-    """Adds what this process knows of the run: digests of the experts it loaded, and seconds by stage."""
+    """Adds what this process knows of the run: digests and changes of the experts it loaded, and seconds by stage."""
+    loading, started = grid.seconds.get("load experts", 0.0), time.monotonic()
+    moved = [asdict(change) for change in parameter_changes(grid)]
+    loading = grid.seconds.get("load experts", 0.0) - loading  # of a base that no case had needed
+    seconds = {**grid.seconds, "compare experts": time.monotonic() - started - loading}
     digests = {
         name: hashlib.sha256(json.dumps(sorted(expert.slot_digests.items())).encode()).hexdigest()
         for name, expert in grid.experts.items()
     }
-    text = json.dumps({"experts": digests, "seconds": grid.seconds})
+    text = json.dumps({"experts": digests, "seconds": seconds, "changes": moved})
     replace_text(folder / "facts" / f"{os.getpid()}.json", text)
+
+
+def parameter_changes(grid: Grid) -> tuple[ParameterChange, ...]:
+    """How far each expert that ``grid`` has loaded moved from the base, which is loaded if need be.
+
+    Empty if no expert but the base is loaded, or if they do not fit the base.
+    """
+    if not any(name != "base" for name in grid.experts):
+        return ()
+    from harness.merging.analysis import changes
+
+    try:
+        grid.load((*grid.experts, "base"))
+    except LayerswapError:  # a table beside the results: what no case needed must not fail the run
+        return ()
+    return tuple(
+        ParameterChange(
+            row.expert,
+            row.slot,
+            row.kind,
+            row.parameters,
+            row.mean_absolute,
+            row.relative if row.base_squared_sum else None,
+        )
+        for row in changes(grid.experts)
+    )
+
+
+def _joined(facts: Iterable[Mapping[str, Any]], experts: Iterable[str]) -> tuple[ParameterChange, ...]:
+    """The changes that all processes saw, by expert in the order of ``experts``, then by slot and kind of module."""
+    rows = [ParameterChange(**data) for fact in facts for data in fact["changes"]]
+    found = {(row.expert, row.slot, row.kind): row for row in rows}
+    slots = slot_names(len({row.slot for row in rows if row.slot.startswith("layers.")}))
+    kinds = dict.fromkeys(row.kind for row in rows)  # as the base's modules come, in every process
+    keys = itertools.product(experts, slots, kinds)
+    return tuple(found[key] for key in keys if key in found)
 
 
 def _read(folder: Path) -> list[Any]:
@@ -93,6 +137,7 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
         header=header,
         provenance={"date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"},
         seconds=seconds,
+        changes=_joined(facts, profile.experts),
     )
 
 

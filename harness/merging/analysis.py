@@ -15,8 +15,9 @@ from harness.experts import LoadedExpert, canonical_names, layers_prefix, slots_
 class Change:
     """The change of one expert in some of its tensors, kept as sums so that rows can be added up.
 
-    ``slot`` or ``kind`` is ``"*"`` in totals. ``kind`` is the layer's own name of a module (``self_attn``, ``mlp``,
-    ``input_layernorm``), and the slot's name outside of the layers. Units are those of the weights.
+    ``slot`` or ``kind`` is ``"*"`` in totals. ``kind`` is the layer's own name of a module (``self_attn.q_proj``,
+    ``mlp.gate_proj``, ``input_layernorm``), and the slot's name outside of the layers; modules that a layer numbers
+    (the experts of a mixture) are one kind, with ``*`` for the number. Units are those of the weights.
     """
 
     expert: str
@@ -54,7 +55,7 @@ def changes(experts: Mapping[str, LoadedExpert], base: str = "base") -> tuple[Ch
         for slot, tensors in slots_of(model).items():
             for tensor in tensors:
                 if canonical[tensor] == tensor and start[tensor].is_floating_point():
-                    kind = tensor.removeprefix(prefix).split(".")[1] if tensor.startswith(prefix) else slot
+                    kind = _kind(tensor.removeprefix(prefix)) if tensor.startswith(prefix) else slot
                     before = start[tensor].float()
                     delta = state[tensor].float() - before
                     sums = (float(delta.abs().sum()), float(delta.square().sum()), float(before.square().sum()))
@@ -67,6 +68,13 @@ def totals(rows: Iterable[Change], by: Literal["slot", "kind"]) -> tuple[Change,
     if by == "slot":
         return _added(rows, lambda row: (row.expert, row.slot, "*"))
     return _added(rows, lambda row: (row.expert, "*", row.kind))
+
+
+def _kind(tensor: str) -> str:
+    """``3.self_attn.q_proj.weight`` is a ``self_attn.q_proj``; a parameter of another name keeps it."""
+    parts = tensor.split(".")[1:]
+    kept = parts[:-1] if len(parts) > 1 and parts[-1] in ("weight", "bias") else parts
+    return ".".join("*" if part.isdigit() else part for part in kept)
 
 
 def _added(rows: Iterable[Change], key: Callable[[Change], tuple[str, str, str]]) -> tuple[Change, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import LayerswapError
 from harness.files import replace_text
 from harness.reporting.content import UNMET_HEADERS, header, legend, unmet, verdict_line
+from harness.reporting.figures import FOLDER, figures, shown, shown_family
 from harness.reporting.findings import bought
 from harness.reporting.page import render_page
 from harness.reporting.results import RunResult
@@ -38,6 +38,7 @@ def render_report(run: RunResult) -> str:
         _unmet(run),
         "## Families",
         legend(run),
+        shown(run, "layers"),
         *families,
         does_swapping_pay_section(run),
         pareto_section(run),
@@ -67,9 +68,9 @@ def render_summary(run: RunResult, families: bool = True) -> str:
 def write_report(run: RunResult, folder: Path, samples: Sequence[ColumnSamples] = ()) -> Path:
     """Write the run's files into ``folder`` and point ``latest`` beside it there; returns the path of ``report.md``.
 
-    ``report.md`` and ``report.html`` are to be read, ``results.json`` is everything that they show, ``results.csv`` a
-    line per case and column, and ``samples.jsonl.gz``, if there are ``samples``, every answer. ``latest`` is a
-    relative symbolic link, or a text file with the folder's name where links cannot be made. Raises
+    ``report.md``, ``report.html`` and ``figures/`` are to be read, ``results.json`` is everything that they show,
+    ``results.csv`` a line per case and column, and ``samples.jsonl.gz``, if there are ``samples``, every answer.
+    ``latest`` is a relative symbolic link, or a text file with the folder's name where links cannot be made. Raises
     :class:`LayerswapError` if the folder cannot be written, a number is not finite, or ``latest`` is a folder.
     """
     try:
@@ -78,7 +79,10 @@ def write_report(run: RunResult, folder: Path, samples: Sequence[ColumnSamples] 
         replace_text(folder / "results.csv", frame(run).to_csv(index=False, lineterminator="\n"))
         if samples:
             write_samples(samples, folder / "samples.jsonl.gz")
-        replace_text(folder / "report.html", render_page(run, samples, _figures(run)))
+        drawn = figures(run)
+        for name, svg in drawn.items():
+            replace_text(folder / FOLDER / f"{name}.svg", svg)
+        replace_text(folder / "report.html", render_page(run, samples, drawn))
         replace_text(folder / "report.md", render_report(run))
     except (OSError, ValueError) as error:
         raise LayerswapError(f"{folder}: the report cannot be written: {error}") from error
@@ -100,7 +104,7 @@ def read_results(folder: Path) -> RunResult:
 
 def _family(run: RunResult, family: str) -> str:
     details = family_details(run, family)
-    parts = [f"### {family}", bought(run, family), family_table(run, family)]
+    parts = [f"### {family}", bought(run, family), family_table(run, family), shown_family(run, family).strip()]
     if details:
         parts.append(folded(f"{family}: every interval and p-value", details))
     return "\n\n".join(part for part in parts if part)
@@ -117,15 +121,6 @@ def _header(run: RunResult) -> str:
 def _unmet(run: RunResult) -> str:
     rows = unmet(run)
     return "## Floors that were not met\n\n" + markdown(rows, UNMET_HEADERS) if rows else ""
-
-
-def _figures(run: RunResult) -> Mapping[str, str]:
-    """SVG by name; none where drawing is not installed."""
-    try:
-        figures: Mapping[str, str] = import_module("harness.reporting.figures").figures(run)
-    except ModuleNotFoundError:
-        return {}
-    return figures
 
 
 def _point_to(latest: Path, name: str) -> None:

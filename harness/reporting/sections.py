@@ -12,6 +12,7 @@ from harness.reporting.content import (
     findings,
     provenance,
 )
+from harness.reporting.figures import shown
 from harness.reporting.findings import exploratory_table, movers, pareto_table
 from harness.reporting.results import RunResult
 from harness.reporting.tables import contrast_table, contrasts, key_values, markdown
@@ -41,7 +42,7 @@ def pareto_section(run: RunResult) -> str:
         return ""
     return (
         "## What nothing beats\n\nCases than which no other is at least as good on all three aims and better on one; "
-        f"by estimate, whatever the noise.\n\n{table}"
+        f"by estimate, whatever the noise.\n\n{table}\n\n{shown(run, 'pareto')}"
     )
 
 
@@ -61,7 +62,12 @@ def moved_section(run: RunResult) -> str:
     if not sentences:
         return ""
     listed = "\n".join(f"- {sentence}" for sentence in sentences)
-    return f"## How far the experts moved\n\nChange relative to the base's weights (Euclidean norms).\n\n{listed}"
+    picture = shown(run, "changes")
+    said = (
+        "The change of each expert's weights against the base, by layer and kind of module; in words relative to the "
+        "base's, by Euclidean norms. It says where the tuning acted, not what it is good for."
+    )
+    return "\n\n".join(part for part in ("## How far the experts moved", said, picture, listed) if part)
 
 
 def cost_section(run: RunResult) -> str:

@@ -26,12 +26,14 @@ Ablate = Callable[..., pytest.RunResult]
 
 @pytest.fixture(scope="session")
 def everything_imported(tiny_profile: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Runs inside this process forget what they imported, and torch cannot be imported twice."""
+    """Runs inside this process forget what they imported, and neither torch nor matplotlib can be imported twice."""
     from harness import runlog, suite  # noqa: F401
     from harness.evaluation.grid import Grid, Settings
     from harness.profiles import load_profile
     from harness.recipes import LayerSwap
+    from harness.reporting.figures.canvas import svg
 
+    svg(10, lambda figure: None)
     profile = load_profile(str(tiny_profile))
     grid = Grid(Settings(profile, "cpu", "float32", limit=1), tmp_path_factory.mktemp("grid"))
     for benchmark in profile.benchmarks:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from harness.reporting.report import read_results
 from harness.reporting.samples import read_samples
 
 
@@ -11,6 +12,9 @@ def test_the_report_goes_below_the_folder_and_latest_leads_to_it(ablate, pyteste
     assert "### transition" in text
     assert "| removed" in text
     assert (folder.parent / "latest" / "report.md").read_text(encoding="utf-8") == text
+    assert (folder / "figures" / "forest-transition.svg").is_file()
+    assert "](figures/forest-transition.svg)" in text
+    assert {change.expert for change in read_results(folder).changes} == {"math", "language"}
     assert not (pytester.path / "reports").exists()
 
 

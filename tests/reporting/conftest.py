@@ -8,7 +8,7 @@ import pytest
 from harness.evaluation.scores import Score
 from harness.gating.floors import Verdict, no_worse
 from harness.gating.statistics import compare
-from harness.reporting.results import CaseResult, ColumnResult, RunResult
+from harness.reporting.results import CaseResult, ColumnResult, ParameterChange, RunResult
 from harness.reporting.samples import ColumnSamples
 
 COLUMNS = {
@@ -41,6 +41,19 @@ def make_score(column: str, skill: float, seed: int) -> Score:
         fingerprint={"task": "1"},
         corpus={"bleu": 12.5} if graded else {},
     )
+
+
+def make_changes() -> tuple[ParameterChange, ...]:
+    """The language expert moved more the nearer a layer is to the ends, the math expert in the middle."""
+    rows = []
+    for expert, middle in (("language", 0.0), ("math", 1.0), ("math-lora", 0.5)):
+        for layer in range(10):
+            share = 0.001 + 0.01 * abs(middle - abs(layer - 4.6) / 5)
+            for kind in ("self_attn.q_proj", "mlp.down_proj"):
+                rows.append(ParameterChange(expert, f"layers.{layer}", kind, 64, share, 20 * share))
+            rows.append(ParameterChange(expert, f"layers.{layer}", "input_layernorm", 8, 0.0, 0.0))
+        rows.append(ParameterChange(expert, "norm", "norm", 8, 0.0, None))
+    return tuple(rows)
 
 
 def make_run() -> RunResult:
@@ -88,6 +101,7 @@ def make_run() -> RunResult:
         header={"device": "cpu", "dtype": "float32"},
         provenance={"accepted results": "ablations/baselines/embedded.json"},
         seconds={"merge": 1.25, "evaluate": 30.0},
+        changes=make_changes(),
     )
 
 

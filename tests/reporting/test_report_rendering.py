@@ -93,6 +93,7 @@ def test_the_report_has_its_parts_in_order(run):
         "## Does swapping pay?",
         "## What nothing beats",
         "## Where to look first",
+        "## How far the experts moved",
         "## Cost",
         "## Cases",
         "## Provenance",
@@ -225,10 +226,11 @@ def test_write_and_read_back(run, tmp_path):
     assert latest.is_symlink()
     assert str(latest.readlink()) == "two"
     assert sorted(p.name for p in (tmp_path / "reports").iterdir()) == ["latest", "one", "two"]
-    assert sorted(p.name for p in latest.iterdir()) == FILES
+    assert sorted(p.name for p in latest.iterdir()) == ["figures", *FILES]
 
 
-def test_latest_is_a_file_where_links_cannot_be_made(run, tmp_path, monkeypatch):
+def test_latest_is_a_file_where_links_cannot_be_made(tmp_path, monkeypatch):
+    run = RunResult("r", "tiny", (), "m/s", ())  # nothing to draw
     write_report(run, tmp_path / "one")
 
     def refuse(*_, **__):
