@@ -12,7 +12,8 @@ from harness.errors import LayerswapError
 from harness.evaluation.grid import Cell, Grid
 from harness.evaluation.scores import Score
 from harness.gating.baselines import Baselines
-from harness.gating.floors import Floor, Outcome, Verdict, failure_text, no_worse
+from harness.gating.failures import failure_text
+from harness.gating.floors import Floor, Outcome, Verdict, no_worse
 from harness.gating.statistics import compare
 from harness.recipes import Expert, LayerSwap, Recipe
 from harness.reporting.results import CaseResult, ColumnResult
@@ -136,7 +137,7 @@ class Ablation:
             accepted = accepted.restricted_to(score.documents)
         versus_method = None if is_method else compare(score, method)
         if self.context.recording or (accepted is None and is_method):
-            outcome = Outcome(Verdict.NEW, None, floor.text, "recorded, held to no floor")
+            outcome = Outcome(Verdict.NEW, None, floor.describe(score.higher_is_better), "recorded, held to no floor")
         else:
             outcome = floor.verdict(score, accepted or method)
         failing = {Verdict.FAIL, Verdict.INCOMPARABLE} | ({Verdict.INCONCLUSIVE} if self.context.strict else set())
