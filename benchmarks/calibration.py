@@ -172,12 +172,12 @@ def main() -> None:
             figures = [rejected(equal), often[Verdict.FAIL], often[Verdict.PASS], verdicts(worse)[Verdict.PASS]]
             _row(n, discordance, *map(_percent, [*figures, drop, loss]))
     print()
-    shares = (0.0, 0.25, 0.5, 0.75)
-    _row("n", "discordance", *(f"drop of {share:g} of it" for share in shares))
+    shares = {"equal": 0.0, "drop of a quarter": 0.25, "of half": 0.5, "of three quarters": 0.75}
+    _row("n", "discordance", *shares)
     _row(*["--:"] * 6)
     for n in SIZES:
         for d in DISCORDANCES:
-            _row(n, d, *(_percent(covered(every_outcome(n, d, share * d), -share * d)) for share in shares))
+            _row(n, d, *(_percent(covered(every_outcome(n, d, share * d), -share * d)) for share in shares.values()))
     print()
     levels = (0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95)
     _row("n", *levels)
