@@ -12,7 +12,8 @@ from harness.errors import LayerswapError
 from harness.evaluation.grid import Cell, Grid
 from harness.evaluation.scores import Score
 from harness.gating.baselines import Baselines
-from harness.gating.floors import Floor, Outcome, Verdict, failure_text, no_worse
+from harness.gating.failures import failure_text
+from harness.gating.floors import Floor, Outcome, Verdict, no_worse
 from harness.gating.statistics import compare
 from harness.options import Missing
 from harness.recipes import Expert, LayerSwap, Recipe
@@ -141,14 +142,15 @@ class Ablation:
         if accepted is not None and self.context.grid.settings.limit is not None:
             accepted = accepted.restricted_to(score.documents)
         versus_method = None if is_method else compare(score, method)
+        words = floor.describe(score.higher_is_better)
         missing = self.context.missing if accepted is None else "warn"
         if self.context.recording or missing == "record":
-            outcome = Outcome(Verdict.NEW, None, floor.text, "recorded, held to no floor")
+            outcome = Outcome(Verdict.NEW, None, words, "recorded, held to no floor")
         elif missing == "fail":
             reason = f"{self.context.baselines.path} has no accepted result for it: accept one with --ablation-update"
-            outcome = Outcome(Verdict.MISSING, None, floor.text, reason)
+            outcome = Outcome(Verdict.MISSING, None, words, reason)
         elif accepted is None and is_method:
-            outcome = Outcome(Verdict.NEW, None, floor.text, "there is no accepted result for it yet")
+            outcome = Outcome(Verdict.NEW, None, words, "there is no accepted result for it yet")
         else:
             outcome = floor.verdict(score, accepted or method)
         failing = {Verdict.FAIL, Verdict.INCOMPARABLE, Verdict.MISSING}

@@ -89,6 +89,7 @@ class Column:
             fingerprint=self.fingerprint,
             corpus={name: float(aggregate[name](items)) for name, items in corpus.items()},
             samples=tuple(samples),
+            higher_is_better=bool(self.task.higher_is_better().get(self.spec.metric, True)),
         )
 
 

@@ -23,7 +23,8 @@ class Score:
     ``documents`` are content digests, ``values`` their scores in the same order, each in [0, 1] (chrF is divided
     by 100). ``graded`` is False for right/wrong metrics, whose values are 0 or 1. ``corpus`` holds metrics that
     only the whole corpus has (BLEU, chrF), in their usual units. ``fingerprint`` is everything that must agree
-    for two scores to be comparable (task version, prompts, dtype, ...).
+    for two scores to be comparable (task version, prompts, dtype, ...). ``higher_is_better`` is False for metrics of
+    which less is better (an error rate): floors then bound them from above.
     """
 
     benchmark: str
@@ -35,6 +36,7 @@ class Score:
     fingerprint: Mapping[str, str]
     corpus: Mapping[str, float] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
+    higher_is_better: bool = True
 
     def __post_init__(self) -> None:
         if len(self.documents) != len(self.values):

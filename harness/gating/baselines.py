@@ -101,6 +101,8 @@ def _encode(scores: Mapping[str, Mapping[str, Score]], origins: Mapping[str, Map
                 "fingerprint": dict(score.fingerprint),
                 "graded": score.graded,
                 "metric": score.metric,
+                # Written where it is the exception, so that files of before it was known stay as they are.
+                **({} if score.higher_is_better else {"higher_is_better": False}),
             }
             record = {
                 "corpus": {name: round(float(value), 6) for name, value in score.corpus.items()},
@@ -146,6 +148,7 @@ def _decode(path: Path, data: Any) -> Baselines:
                 values=values,
                 fingerprint=kind["fingerprint"],
                 corpus=record["corpus"],
+                higher_is_better=kind.get("higher_is_better", True),
             )
             if not documents or abs(score.value - record["value"]) > 1e-6:
                 raise LayerswapError(

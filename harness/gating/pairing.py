@@ -104,7 +104,14 @@ def pair(score: Score, baseline: Score) -> Paired:
 def _differing_fields(score: Score, baseline: Score) -> dict[str, str]:
     """What makes the two numbers different quantities, with both sides spelled out."""
     ours, theirs = (
-        {"benchmark": s.benchmark, "column": s.column, "metric": s.metric, "graded": str(s.graded), **s.fingerprint}
+        {
+            "benchmark": s.benchmark,
+            "column": s.column,
+            "metric": s.metric,
+            "graded": str(s.graded),
+            "higher_is_better": str(s.higher_is_better),
+            **s.fingerprint,
+        }
         for s in (score, baseline)
     )
     names = dict.fromkeys([*ours, *theirs])

@@ -32,7 +32,7 @@ METHOD_NOTES = (
     "- All comparisons are paired: the same documents, matched by the digest of their content.\n"
     "- Right/wrong metrics: two-sided exact McNemar test; Tango's score interval for the paired difference "
     "(Statistics in Medicine 17, 1998).\n"
-    f"- Graded metrics: sign-flip permutation test and paired bootstrap percentile interval over documents "
+    f"- Graded metrics: sign-flip permutation test and studentised paired bootstrap interval over documents "
     f"({RESAMPLES} resamples, fixed seed).\n"
     "- Intervals are at 95 % each and are not adjusted; p-values are adjusted by Holm's method over one table. An "
     "interval can therefore exclude 0 without an arrow. q-values are Benjamini's and Hochberg's, over the run.\n"

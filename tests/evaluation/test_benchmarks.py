@@ -8,6 +8,7 @@ import pytest
 from harness.errors import LayerswapError
 from harness.evaluation.benchmarks import Column, build_columns, subset
 from harness.evaluation.embedded import translation
+from harness.gating.corpus import compare_corpus
 from harness.profiles import ColumnSpec, Profile, load_profile
 
 # What is put to a model for the first document of each task, and what it should say.
@@ -122,9 +123,11 @@ def test_right_answers_score_one_and_wrong_ones_less(columns, name, right, wrong
     perfect, poor = column.score(Scripted(right)), column.score(Scripted(wrong))
     assert perfect.values == (1.0,) * len(column.documents)
     assert poor.value < (0.35 if name.startswith(("belebele", "flores")) else 1e-9)
+    assert perfect.higher_is_better
     assert (perfect.column, perfect.benchmark, perfect.n) == (name, name.split()[0], len(perfect.samples))
     if name.startswith("flores"):
         assert perfect.corpus["corpus_bleu"] == pytest.approx(100)
+        assert [c.metric for c in compare_corpus(perfect, poor)] == list(perfect.corpus)
 
 
 def test_only_the_number_after_the_mark_is_read(columns):

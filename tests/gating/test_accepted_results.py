@@ -68,6 +68,15 @@ def test_what_is_read_back_differs_by_exactly_nothing(tmp_path, cases):
     assert path.read_text() == first
 
 
+def test_the_direction_of_a_metric_is_kept_and_written_where_less_is_better(tmp_path):
+    path = tmp_path / "p.json"
+    save_baselines(path, {"a": {"m": build([1, 0])}, "b": {"m": build([1, 0], higher_is_better=False)}}, {})
+    read = load_baselines(path)
+    assert read.get("a", "m").higher_is_better
+    assert not read.get("b", "m").higher_is_better
+    assert path.read_text().count("higher_is_better") == 1
+
+
 def test_the_order_of_documents_is_no_change(tmp_path):
     rows = [(f"d{i}", i % 3 == 0) for i in range(50)]
     texts = []

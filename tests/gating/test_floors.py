@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import LayerswapError
-from harness.evaluation.scores import Sample, Score
-from harness.gating.floors import Verdict, at_least, better, failure_text, no_worse, within
+from harness.evaluation.scores import Score
+from harness.gating.floors import Verdict, at_least, better, no_worse, within
+from harness.gating.statistics import compare
 
 
 def flips(both: int, gained: int, lost: int, neither: int) -> tuple[Score, Score]:
@@ -122,56 +125,68 @@ def test_verdicts_are_plain_strings():
     assert Verdict.FAIL == "FAIL"
 
 
-def with_samples(score: Score, answer: str) -> Score:
-    samples = tuple(
-        Sample(prompt=f"Examples.\n\nSwali: {'maneno ' * 40}mangapi {i}?\nJibu:", answer=f"{answer} {i}", target=str(i))
-        for i in range(score.n)
-    )
-    return build(score.values, samples=samples)
+# -- metrics of which less is better ---------------------------------------------------------------------------
 
 
-def test_failure_text_is_a_short_readable_block():
-    score, baseline = (with_samples(s, word) for s, word in zip(flips(200, 2, 60, 238), ("new", "old"), strict=True))
-    text = failure_text(
-        no_worse(0.02).verdict(score, baseline),
-        score,
-        baseline,
-        case="transition/removed",
-        command="pytest 'ablations/test_transition.py::test_transition[removed-mgsm]'",
-        baseline_name="un-ablated",
-    )
-    lines = text.splitlines()
-    assert len(lines) < 25
-    assert max(map(len, lines)) < 200
-    assert lines[0] == "FAIL: transition/removed on mgsm sw (exact_match)"
-    assert lines[1].split() == ["this", "case", "40.40", "points"]
-    assert lines[2].split() == ["un-ablated", "52.00", "points"]
-    assert "-11.60 points, 95 % interval [" in lines[3]
-    assert "n=500" in lines[3]
-    assert "2 better, 60 worse" in lines[4]
-    assert "no more than 2 points below the baseline" in text
-    assert text.count("right to wrong") == 3
-    assert "mangapi 202? Jibu:   (expected: 202)" in text
-    assert "baseline   old 202" in text
-    assert "this case  new 202" in text
-    assert lines[-1].endswith("test_transition[removed-mgsm]'")
+def mirrored(score: Score) -> Score:
+    """The same result as a share of errors."""
+    return replace(score, values=tuple(1 - value for value in score.values), higher_is_better=False)
 
 
-def test_failure_text_without_samples_names_documents():
-    score, baseline = flips(200, 2, 60, 238)
-    text = failure_text(no_worse(0.0).verdict(score, baseline), score, baseline, case="c", command="pytest")
-    assert "right to wrong: document d0202" in text
-    half = failure_text(
-        no_worse(0.0).verdict(score, baseline), with_samples(score, "new"), baseline, case="c", command="pytest"
-    )
-    assert "(answer not stored)" in half
+@given(
+    st.sampled_from([no_worse, better]),
+    st.integers(0, 60),
+    st.integers(0, 60),
+    st.floats(0, 0.2),
+)
+def test_a_floor_gives_errors_the_verdict_that_it_gives_successes(make, gained, lost, margin):
+    score, baseline = flips(100, gained, lost, 50)
+    successes = make(margin).verdict(score, baseline)
+    errors = make(margin).verdict(mirrored(score), mirrored(baseline))
+    assert errors.verdict is successes.verdict
+    # What is shown stays value minus baseline: errors that rose have a positive difference.
+    assert errors.comparison.difference == -successes.comparison.difference
 
 
-def test_failure_text_of_graded_and_missing_comparisons():
-    now = build([0.1, 0.5, 0.3] * 30, graded=True)
-    base = build([0.2, 0.5, 0.9] * 30, graded=True)
-    text = failure_text(no_worse(0.01).verdict(now, base), now, base, case="c", command="pytest")
-    assert "from 90.00 to 30.00" in text
-    alone = failure_text(at_least(0.9).verdict(now), now, None, case="c", command="pytest")
-    assert "at least 90 points" in alone
-    assert "difference" not in alone
+def test_an_absolute_floor_on_errors_is_a_ceiling():
+    score, _ = flips(200, 0, 0, 300)  # 40 points of successes, so 60 of errors, Wilson 55.6 to 64.2
+    assert at_least(0.65).verdict(mirrored(score)).verdict is Verdict.PASS
+    assert at_least(0.60).verdict(mirrored(score)).verdict is Verdict.INCONCLUSIVE
+    outcome = at_least(0.55).verdict(mirrored(score))
+    assert (outcome.verdict, outcome.floor_text) == (Verdict.FAIL, "at most 55 points")
+
+
+def test_within_of_errors_takes_its_margin_from_the_baselines_errors():
+    # Errors rise from 40 to 44 points of 500: with a margin of 60 % of 40 it passes, of 2 % it fails.
+    score, baseline = (mirrored(s) for s in flips(280, 0, 20, 200))
+    assert within(60).verdict(score, baseline).verdict is Verdict.PASS
+    assert within(2).verdict(score, baseline).verdict is Verdict.FAIL
+    assert within(2).verdict(baseline, score).verdict is Verdict.PASS
+
+
+def test_the_words_for_errors_point_the_other_way():
+    score, baseline = (mirrored(s) for s in flips(200, 2, 60, 238))
+    outcome = no_worse(0.02).verdict(score, baseline)
+    assert outcome.floor_text == "no more than 2 points above the baseline"
+    assert outcome.reason.startswith("the whole interval [+8.")
+    assert outcome.reason.endswith("lies above +2.00 points")
+    outcome = better(0.02).verdict(baseline, score)
+    assert outcome.floor_text == "more than 2 points below the baseline"
+    assert outcome.reason.endswith("lies below -2.00 points")
+    assert no_worse(0.02).verdict(None, baseline).floor_text == "no more than 2 points above the baseline"
+    assert within(5).describe(False) == "no more than 5 % of its value above the baseline"
+
+
+def test_a_metric_that_changed_its_direction_is_not_comparable():
+    score, baseline = flips(10, 1, 1, 1)
+    outcome = no_worse(0.02).verdict(score, replace(baseline, higher_is_better=False))
+    assert outcome.verdict is Verdict.INCOMPARABLE
+    assert "higher_is_better (True here, False in the baseline)" in outcome.reason
+
+
+def test_a_comparison_made_before_gets_the_same_verdict():
+    score, baseline = flips(300, 6, 22, 172)
+    outcome = no_worse(0.02).verdict(score, baseline)
+    assert no_worse(0.02).judge(compare(score, baseline)) == (outcome.verdict, outcome.reason)
+    with pytest.raises(ValueError, match="use verdict"):
+        at_least(0.5).judge(compare(score, baseline))

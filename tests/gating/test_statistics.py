@@ -12,8 +12,8 @@ from scipy.stats import binomtest
 
 from harness.errors import LayerswapError
 from harness.evaluation.scores import Score
-from harness.gating.pairing import IncomparableError, pair
-from harness.gating.statistics import compare, interval, mcnemar, tango, wilson
+from harness.gating.pairing import RESOLUTION, IncomparableError, pair
+from harness.gating.statistics import _bootstrap, _draws, compare, interval, mcnemar, tango, wilson
 
 
 def score(values, documents=None, graded=False, **other) -> Score:
@@ -150,7 +150,7 @@ def test_documents_are_matched_whatever_their_order(rows, rng: random.Random):
 
 
 @given(pairs, st.randoms(use_true_random=False), st.booleans())
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_a_comparison_does_not_depend_on_order(rows, rng: random.Random, graded):
     shuffled = list(rows)
     rng.shuffle(shuffled)
@@ -195,30 +195,38 @@ def test_values_outside_their_range_are_refused(value, graded):
         compare(score([value], graded=graded), score([1], graded=graded))
 
 
-# -- calibration, small: the documentation's table has the large one -------------------------------------------
+def test_a_single_graded_change_is_no_narrower_than_the_normal_interval():
+    n = 200
+    c = compare(score([0.4] + [0.5] * (n - 1), graded=True), score([0.5] * n, graded=True))
+    half = 1.959963984540054 * c.sd / n**0.5
+    assert (c.low, c.high) == pytest.approx((c.difference - half, c.difference + half))
+    assert c.low < 0 < c.high
 
 
-def test_simulated_intervals_cover_and_equal_models_are_not_told_apart():
-    rng = np.random.default_rng(7)
-    n, trials, p_gained, p_lost = 200, 2000, 0.08, 0.12
-    counts = rng.multinomial(n, [p_gained, p_lost, 1 - p_gained - p_lost], size=trials)
-    covered = [low <= p_gained - p_lost <= high for low, high in (tango(int(g), int(k), n) for g, k, _ in counts)]
-    assert 0.935 <= np.mean(covered) <= 0.97
-    equal = rng.multinomial(n, [0.1, 0.1, 0.8], size=trials)
-    assert np.mean([mcnemar(int(g), int(k)) < 0.05 for g, k, _ in equal]) <= 0.05
+def test_the_graded_interval_is_the_studentised_bootstraps():
+    rng = np.random.default_rng(6)
+    differences = np.rint(rng.exponential(0.05, 40) * RESOLUTION).astype(int).tolist()
+    rows = [np.repeat(differences, counts.astype(int)) for counts in _draws(40)]
+    mean, error = np.mean(differences), np.std(differences) / 40**0.5
+    off = [abs(row.mean() - mean) / (row.std() / 40**0.5) for row in rows]
+    half = np.quantile(off, 0.95) * error
+    assert half > 2.1 * error  # skewed: wider than the normal interval
+    expected = ((mean - half) / RESOLUTION, (mean + half) / RESOLUTION)
+    assert _bootstrap(differences, RESOLUTION, 0.95) == pytest.approx(expected, rel=1e-5)
 
 
-def test_simulated_graded_scores_are_calibrated():
-    rng = np.random.default_rng(8)
-    rejected, covered, trials = 0, 0, 400
-    for _ in range(trials):
-        base = rng.beta(2, 3, 100)
-        now = np.clip(base + rng.normal(0, 0.05, 100) * (rng.random(100) < 0.5), 0, 1)
-        c = compare(score(now, graded=True), score(base, graded=True))
-        rejected += c.p < 0.05
-        covered += c.low <= 0 <= c.high
-    assert rejected / trials <= 0.05 + 2 * (0.05 * 0.95 / trials) ** 0.5
-    assert covered / trials >= 0.92
+@given(st.lists(st.integers(-RESOLUTION, RESOLUTION), min_size=1, max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_the_graded_interval_holds_the_estimate_and_is_symmetric(values):
+    low, high = _bootstrap(values, RESOLUTION, 0.95)
+    mean = sum(values) / len(values) / RESOLUTION
+    assert low - 1e-12 <= mean <= high + 1e-12
+    assert _bootstrap([-v for v in values], RESOLUTION, 0.95) == pytest.approx((-high, -low), abs=1e-6)
+
+
+def test_intervals_stay_within_what_is_possible():
+    c = compare(score([1.0, 0.9, 1.0], graded=True), score([0.0, 0.2, 0.0], graded=True))
+    assert (c.high, interval(score([1.0, 0.1, 1.0], graded=True))[1]) == (1.0, 1.0)
 
 
 def test_floors_import_nothing_heavy():
