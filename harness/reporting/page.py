@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +12,32 @@ from urllib.parse import urlencode
 
 from harness.gating.floors import Verdict
 from harness.reporting import content
+from harness.reporting.findings import bought
+from harness.reporting.markup import Reader, Section, layer_map, split
 from harness.reporting.packing import Packed, pack
 from harness.reporting.results import CaseResult, ColumnResult, RunResult
 from harness.reporting.samples import ColumnSamples
+from harness.reporting.sections import (
+    cases_section,
+    cost_section,
+    does_swapping_pay_section,
+    exploratory_section,
+    folded,
+    method_notes_section,
+    moved_section,
+    pareto_section,
+    provenance_section,
+)
 from harness.reporting.tables import (
-    CONTRAST_HEADERS,
     best_values,
-    contrast_rows,
-    contrasts,
+    detectable_drops,
     difference,
     document_count,
     family_cases,
     family_columns,
+    family_details,
+    key_values,
+    markdown,
     points,
     significance,
 )
@@ -36,6 +49,9 @@ BUDGET = 20_000_000
 """Characters of packed answers that a page may hold: beyond, it says where else they are."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
+# Documents and figures stand between what is read and what is looked up.
+READ = (does_swapping_pay_section, pareto_section, exploratory_section)
+LOOKED_UP = (moved_section, cost_section, cases_section, provenance_section)
 _NO_FIGURES: Mapping[str, str] = {}
 
 
@@ -54,25 +70,27 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One case in a family's table. ``layers`` are groups of (letter, class): embeddings, layers, norm and head."""
+    """One case in a family's table; ``twin`` names an earlier row with equal weights."""
 
-    case: str
-    case_id: str
-    title: str
+    case: CaseResult
     is_reference: bool
-    layers: tuple[tuple[tuple[str, str], ...], ...]
-    spoken: str
     twin: str
     cells: tuple[Cell | None, ...]
 
 
 @dataclass(frozen=True)
 class Family:
-    """One family's table: ``columns`` are (name, how many documents)."""
+    """One family's table, and what the report says ``before`` and ``after`` it.
+
+    ``columns`` are (name, how many documents), ``drops`` what each of them could have missed.
+    """
 
     name: str
     columns: tuple[tuple[str, str], ...]
+    drops: tuple[str, ...]
     rows: tuple[Row, ...]
+    before: Markup
+    after: Markup
     figure: Figure | None
 
 
@@ -105,8 +123,7 @@ def render_page(
     shown = packed if size <= budget else ()
     drawn = [_figure(name, svg) for name, svg in figures.items()]
     with_family = {f"forest-{family}" for family in run.families}
-    style, script = _read("page.css"), _read("page.js")
-    rows = contrasts(run)
+    style, script = _read("page.css"), _read("tables.js") + _read("documents.js")
     environment = Environment(
         autoescape=True,
         loader=FileSystemLoader(_TEMPLATES),
@@ -115,49 +132,31 @@ def render_page(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["inline"] = inline
+    reader = Reader(run, lambda case_id, column: _link(run, shown, case_id, column))
+    unmet = content.unmet(run)
+    drawings = content.legend(run).partition("\n\n")[2]
     return environment.get_template("page.html.j2").render(
         run=run,
+        reader=reader,
+        layer_map=layer_map,
         policy=_policy(style, script),
         style=Markup(style),
         script=Markup(script),
         verdicts=content.verdict_line(run),
         failed=any(r.verdict is Verdict.FAIL for case in run.cases for r in case.columns.values()),
-        header=content.header(run),
-        unmet=[(*row, _link(run, shown, row[1], row[2])) for row in content.unmet(run)],
-        unmet_headers=content.UNMET_HEADERS,
-        reading=content.reading(run),
-        key=[(mark, _class(mark), name) for mark, name in content.marks(run).items()],
-        families=[_family(run, name, shown, drawn) for name in run.families],
-        contrasts=contrast_rows(rows),
-        contrast_headers=CONTRAST_HEADERS,
-        findings=content.findings(rows),
+        header=key_values(content.header(run)),
+        unmet=[Section("Floors that were not met", markdown(unmet, content.UNMET_HEADERS))] if unmet else [],
+        legend=f"{content.reading(run)}\n\n{drawings}",
+        families=[_family(run, reader, name, drawn) for name in run.families],
+        read=split("\n".join(part(run) for part in READ))[1],
+        looked_up=split("\n".join([*(part(run) for part in LOOKED_UP), method_notes_section()]))[1],
         figures=[figure for figure in drawn if figure.name not in with_family],
         packed=shown,
         omitted=size if size > budget else 0,
-        cases=zip(run.cases, content.case_rows(run), strict=True),
-        case_headers=content.CASE_HEADERS,
-        cost=content.cost_rows(run) if run.seconds else [],
-        provenance=content.provenance(run),
-        notes=[line.removeprefix("- ") for line in content.METHOD_NOTES.splitlines()],
     )
 
 
-def inline(text: str) -> Markup:
-    """Code in backticks and bold in asterisks, of Markdown, as HTML; everything else is text."""
-    from markupsafe import Markup, escape
-
-    def marked(part: str) -> Markup:
-        if len(part) > 2 and part[0] == part[-1] == "`":
-            return Markup("<code>{}</code>").format(part[1:-1])
-        if len(part) > 4 and part[:2] == part[-2:] == "**":
-            return Markup("<strong>{}</strong>").format(part[2:-2])
-        return escape(part)
-
-    return Markup("").join(marked(part) for part in re.split(r"(`[^`]+`|\*\*[^*]+\*\*)", text))
-
-
-def _family(run: RunResult, name: str, packed: Sequence[Packed], figures: Sequence[Figure]) -> Family:
+def _family(run: RunResult, reader: Reader, name: str, figures: Sequence[Figure]) -> Family:
     shown, columns = family_cases(run, name), family_columns(run, name)
     best = best_values(shown)
     arrows = significance(case for case in shown if case.case_id != run.reference)
@@ -170,12 +169,19 @@ def _family(run: RunResult, name: str, packed: Sequence[Packed], figures: Sequen
                 cells.append(None)
                 continue
             arrow = arrows.get((case.case_id, column), "")
-            link = _link(run, packed, case.case_id, column)
+            link = reader.link(case.case_id, column)
             cells.append(_cell(result, result.value == best.get(column), arrow, link))
-        rows.append(_row(case, case.case_id == run.reference, first.setdefault(case.identity, case.case), cells))
+        twin = first.setdefault(case.identity, case.case)
+        rows.append(Row(case, case.case_id == run.reference, "" if twin == case.case else twin, tuple(cells)))
     counts = tuple((column, document_count(shown, column)) for column in columns)
+    found = detectable_drops(run)
+    drops = tuple(points(found[column]) if column in found else "" for column in columns) if found else ()
+    details = family_details(run, name)
+    after = folded(f"{name}: every interval and p-value", details) if details else ""
     figure = next((figure for figure in figures if figure.name == f"forest-{name}"), None)
-    return Family(name, counts, tuple(rows), figure)
+    return Family(
+        name, counts, drops, tuple(rows), reader.blocks(bought(run, name)), reader.blocks(after, name), figure
+    )
 
 
 def _link(run: RunResult, packed: Sequence[Packed], case_id: str, column: str) -> str:
@@ -189,18 +195,6 @@ def _link(run: RunResult, packed: Sequence[Packed], case_id: str, column: str) -
 def _cell(result: ColumnResult, best: bool, arrow: str, link: str) -> Cell:
     against = difference(result.versus_method) if result.versus_method else ""
     return Cell(points(result.value), result.value, best, arrow, against, str(result.verdict or ""), link)
-
-
-def _row(case: CaseResult, is_reference: bool, twin: str, cells: Sequence[Cell | None]) -> Row:
-    groups = case.drawing.split("|")
-    layers = tuple(tuple((mark, _class(mark)) for mark in group) for group in groups)
-    spoken = ", then ".join(" ".join(content.MARKS.get(mark, f"expert {mark}") for mark in group) for group in groups)
-    same = "" if twin == case.case else twin
-    return Row(case.case, case.case_id, case.title, is_reference, layers, spoken, same, tuple(cells))
-
-
-def _class(mark: str) -> str:
-    return f"mark-{mark}" if mark in "LMTB" else "mark-star" if mark == "*" else "mark-other"
 
 
 def _figure(name: str, svg: str) -> Figure:

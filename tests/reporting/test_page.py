@@ -10,9 +10,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from harness.reporting.markup import Reader, layer_map, split
 from harness.reporting.packing import pack, packed_column
-from harness.reporting.page import inline, render_page
-from harness.reporting.report import verdict_line, write_report
+from harness.reporting.page import render_page
+from harness.reporting.report import render_report, verdict_line, write_report
 from harness.reporting.results import RunResult
 from harness.reporting.samples import ColumnSamples, read_samples
 from harness.reporting.tables import contrasts, difference, points
@@ -108,7 +109,7 @@ def test_a_value_links_to_the_documents_of_its_case_where_the_page_has_them(page
     assert "#documents?column=mgsm+sw&b=transition%2Fmath-instead" in links
     assert len(links) == 2 * 5  # two columns; the reference is not held against itself
     assert not any("column=mmlu" in link for link in links)
-    floors = html.partition('id="unmet"')[2].partition("</section>")[0]
+    floors = html.partition('id="floors-that-were-not-met"')[2].partition("</section>")[0]
     assert floors.count('<a href="#documents?') == 2  # of the eight that failed
 
 
@@ -128,8 +129,40 @@ def test_figures_are_pictures_beside_their_family_or_by_themselves(page, html):
     assert "clipPath" not in html
 
 
-def test_code_and_bold_are_marked_and_the_rest_is_text():
-    assert inline("a `b<c` **d** <e> ` *") == "a <code>b&lt;c</code> <strong>d</strong> &lt;e&gt; ` *"
+def test_code_bold_and_emphasis_are_marked_and_the_rest_is_text(run):
+    read = Reader(run, lambda case_id, column: "").inline
+    assert read("a `b<c` **d** *e f* <g> ` * 2 * 3") == (
+        "a <code>b&lt;c</code> <strong>d</strong> <em>e f</em> &lt;g&gt; ` * 2 * 3"
+    )
+    assert read("`T|LLTMMMMMTL|TT` `L`").count('class="mark mark-') == 13 + 1
+    assert 'aria-label="weighted average, then language expert base, then another operation expert l"' in layer_map(
+        "T|LB|*l"
+    )
+
+
+def test_every_form_of_the_report_is_read(run):
+    reader = Reader(run, lambda case_id, column: f"#documents?{case_id} {column}")
+    table = "| case | c |\n|---|---|\n| a\\|b | mmlu |"
+    text = f"one\ntwo\n\n- a\n- b\n\n<details><summary>x < y</summary>\n\n{table}\n\n</details>"
+    assert re.sub(r"\n", "", reader.blocks(text)) == (
+        '<p class="prose">one two</p><ul class="prose"><li>a</li><li>b</li></ul><details><summary>x &lt; y</summary>'
+        '<div class="scroll narrow" role="region" aria-label="Table: case, c" tabindex="0">'
+        '<table class="plain sortable"><thead><tr><th scope="col"><button type="button">case</button></th>'
+        '<th scope="col"><button type="button">c</button></th></tr></thead><tbody><tr><th scope="row">a|b</th>'
+        "<td>mmlu</td></tr></tbody></table></div></details>"
+    )
+    assert 'href="#documents?method/base mmlu"' in reader.blocks("| case | column |\n|--|--|\n| method/base | mmlu |")
+    assert 'href="#documents?method/base mmlu"' in reader.blocks("| a | b |\n|--|--|\n| base | mmlu |", "method")
+    assert reader.blocks("<details><summary>never closed</summary>").endswith("</details>\n")
+    before, (first, second) = split("top\n\n## One & two\n\nx\n\n## Three")
+    assert (before, first.slug, first.text, second.text) == ("top", "one-two", "x", "")
+
+
+def test_it_has_every_section_of_the_markdown_report(page, run):
+    for title in re.findall(r"^##+ (.*)", render_report(run), flags=re.M):
+        assert title in page.words
+    for sentence in re.findall(r"^- (.*)", render_report(run), flags=re.M):
+        assert re.sub(r"[`*]", "", sentence) in re.sub(r" (?=[:;.,])", "", page.words).replace("  ", " ")
 
 
 def test_an_empty_run_and_a_run_without_answers_render(run):
