@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 _INLINE = re.compile(r"(`[^`]+`|\*\*[^*]+\*\*|\*[^*\s][^*]*\*)")
+_FIGURE = re.compile(r"!\[([^\]]*)\]\(figures/([^)]+)\.svg\)")
 _FOLD = re.compile(r"<details><summary>(.*)</summary>")
 
 
@@ -61,10 +63,14 @@ def chip(mark: str) -> Markup:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads the Markdown of ``run``. ``link`` gives the address of a case's documents on a column, or nothing."""
+    """Reads the Markdown of ``run``. ``link`` gives the address of a case's documents on a column, or nothing.
+
+    ``figures`` maps names to SVG; a figure that is not in it is left out.
+    """
 
     run: RunResult
     link: Callable[[str, str], str]
+    figures: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def _drawings(self) -> frozenset[str]:
@@ -93,7 +99,9 @@ class Reader:
             elif kind == "text":
                 found += Markup('<p class="prose">{}</p>\n').format(self.inline(" ".join(lines)))
             for line in lines:
-                if kind == "fold":
+                if kind == "figure":
+                    found += self._figure(line)
+                elif kind == "fold":
                     title = _FOLD.sub(r"\1", line)
                     found += Markup("<details>\n<summary>{}</summary>\n").format(title)
                     folds += 1
@@ -121,6 +129,18 @@ class Reader:
         if part[:2] == "**":
             return Markup("<strong>{}</strong>").format(part[2:-2])
         return Markup("<em>{}</em>").format(part[1:-1])
+
+    def _figure(self, line: str) -> Markup:
+        """As a ``data:`` address: in an ``img`` its ids cannot clash with another's and nothing in it runs."""
+        from markupsafe import Markup
+
+        alt, name = _FIGURE.sub(r"\1", line), _FIGURE.sub(r"\2", line)
+        if name not in self.figures:
+            return Markup("")
+        data = base64.b64encode(self.figures[name].encode()).decode("ascii")
+        return Markup(
+            '<figure>\n<img src="data:image/svg+xml;base64,{}" alt="{}" decoding="async">\n</figure>\n'
+        ).format(data, alt)
 
     def _facts(self, lines: Sequence[str]) -> Markup:
         from markupsafe import Markup
@@ -163,6 +183,8 @@ def _kind(line: str) -> str:
         return "table"
     if line.startswith("- "):
         return "list"
+    if _FIGURE.fullmatch(line):
+        return "figure"
     if _FOLD.fullmatch(line):
         return "fold"
     return "end" if line == "</details>" else "text"

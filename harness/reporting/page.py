@@ -12,6 +12,8 @@ from urllib.parse import urlencode
 
 from harness.gating.floors import Verdict
 from harness.reporting import content
+from harness.reporting.figures import shown as figure
+from harness.reporting.figures import shown_family
 from harness.reporting.findings import bought
 from harness.reporting.markup import Reader, Section, layer_map, split
 from harness.reporting.packing import Packed, pack
@@ -91,17 +93,6 @@ class Family:
     rows: tuple[Row, ...]
     before: Markup
     after: Markup
-    figure: Figure | None
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A picture as a ``data:`` address; in an ``img`` its ids cannot clash with another's and nothing in it runs."""
-
-    name: str
-    title: str
-    alt: str
-    address: str
 
 
 def render_page(
@@ -111,7 +102,7 @@ def render_page(
     *,
     budget: int = BUDGET,
 ) -> str:
-    """The whole page. ``figures`` maps names to SVG: ``forest-FAMILY`` stands with its family, others by themselves.
+    """The whole page. ``figures`` maps the names of :func:`figure_names` to SVG; each stands where the report has it.
 
     Answers that need more than ``budget`` characters are left out with a note. The same input gives the same bytes.
     """
@@ -121,8 +112,6 @@ def render_page(
     packed = pack(samples)
     size = sum(len(column.data) for column in packed)
     shown = packed if size <= budget else ()
-    drawn = [_figure(name, svg) for name, svg in figures.items()]
-    with_family = {f"forest-{family}" for family in run.families}
     style, script = _read("page.css"), _read("tables.js") + _read("documents.js")
     environment = Environment(
         autoescape=True,
@@ -132,7 +121,7 @@ def render_page(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    reader = Reader(run, lambda case_id, column: _link(run, shown, case_id, column))
+    reader = Reader(run, lambda case_id, column: _link(run, shown, case_id, column), figures)
     unmet = content.unmet(run)
     drawings = content.legend(run).partition("\n\n")[2]
     return environment.get_template("page.html.j2").render(
@@ -146,17 +135,16 @@ def render_page(
         failed=any(r.verdict is Verdict.FAIL for case in run.cases for r in case.columns.values()),
         header=key_values(content.header(run)),
         unmet=[Section("Floors that were not met", markdown(unmet, content.UNMET_HEADERS))] if unmet else [],
-        legend=f"{content.reading(run)}\n\n{drawings}",
-        families=[_family(run, reader, name, drawn) for name in run.families],
+        legend=f"{content.reading(run)}\n\n{drawings}\n\n{folded('All layer maps', figure(run, 'layers'))}",
+        families=[_family(run, reader, name) for name in run.families],
         read=split("\n".join(part(run) for part in READ))[1],
         looked_up=split("\n".join([*(part(run) for part in LOOKED_UP), method_notes_section()]))[1],
-        figures=[figure for figure in drawn if figure.name not in with_family],
         packed=shown,
         omitted=size if size > budget else 0,
     )
 
 
-def _family(run: RunResult, reader: Reader, name: str, figures: Sequence[Figure]) -> Family:
+def _family(run: RunResult, reader: Reader, name: str) -> Family:
     shown, columns = family_cases(run, name), family_columns(run, name)
     best = best_values(shown)
     arrows = significance(case for case in shown if case.case_id != run.reference)
@@ -178,10 +166,8 @@ def _family(run: RunResult, reader: Reader, name: str, figures: Sequence[Figure]
     drops = tuple(points(found[column]) if column in found else "" for column in columns) if found else ()
     details = family_details(run, name)
     after = folded(f"{name}: every interval and p-value", details) if details else ""
-    figure = next((figure for figure in figures if figure.name == f"forest-{name}"), None)
-    return Family(
-        name, counts, drops, tuple(rows), reader.blocks(bought(run, name)), reader.blocks(after, name), figure
-    )
+    after = f"{after}\n\n{shown_family(run, name)}"
+    return Family(name, counts, drops, tuple(rows), reader.blocks(bought(run, name)), reader.blocks(after, name))
 
 
 def _link(run: RunResult, packed: Sequence[Packed], case_id: str, column: str) -> str:
@@ -195,29 +181,6 @@ def _link(run: RunResult, packed: Sequence[Packed], case_id: str, column: str) -
 def _cell(result: ColumnResult, best: bool, arrow: str, link: str) -> Cell:
     against = difference(result.versus_method) if result.versus_method else ""
     return Cell(points(result.value), result.value, best, arrow, against, str(result.verdict or ""), link)
-
-
-def _figure(name: str, svg: str) -> Figure:
-    kind, _, rest = name.partition("-")
-    titles = {
-        "layers": ("Which layer comes from where", "The layers of every case, coloured by the model they come from."),
-        "forest": (
-            f"Differences in {rest}",
-            f"Differences of the cases of {rest} to the un-ablated method, with 95 % "
-            "intervals: the numbers of the table above.",
-        ),
-        "sweep": (
-            f"Sweep: {rest.replace('-', ' ')}",
-            f"Scores over the sweep {rest.replace('-', ' ')}, with intervals.",
-        ),
-        "changes": ("How far the experts moved", "Size of each expert's change from the base, by layer and module."),
-        "pareto": (
-            "Mathematics against language",
-            "Cases by two scores; those that no other case beats in both stand out.",
-        ),
-    }
-    title, alt = titles.get(kind, (name, f"Figure {name}."))
-    return Figure(name, title, alt, "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode("ascii"))
 
 
 def _policy(style: str, script: str) -> str:

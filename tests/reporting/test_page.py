@@ -7,9 +7,11 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
+from harness.reporting.figures import figure_names
 from harness.reporting.markup import Reader, layer_map, split
 from harness.reporting.packing import pack, packed_column
 from harness.reporting.page import render_page
@@ -62,7 +64,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def html(run, samples) -> str:
-    return render_page(run, samples, {"forest-method": SVG, "layers": SVG, "sweep-count": SVG})
+    return render_page(run, samples, {"forest-method": SVG, "layers": SVG, "pareto": SVG})
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,7 @@ def test_figures_are_pictures_beside_their_family_or_by_themselves(page, html):
     sources = [image["src"] for image in page.all("img")]
     assert sources == ["data:image/svg+xml;base64," + base64.b64encode(SVG.encode()).decode()] * 3
     family = html.partition('id="family-method"')[2].partition("</section>")[0]
-    assert "Differences of the cases of method" in family
+    assert 'alt="method: differences to the un-ablated method and their intervals"' in family
     assert "clipPath" not in html
 
 
@@ -250,13 +252,20 @@ def test_beyond_the_budget_the_answers_stay_outside_and_the_page_says_so(run, sa
 
 def test_the_same_run_gives_the_same_bytes(run, samples, html):
     again = RunResult.from_dict(json.loads(json.dumps(run.to_dict())))
-    assert render_page(again, samples, {"forest-method": SVG, "layers": SVG, "sweep-count": SVG}) == html
+    assert render_page(again, samples, {"forest-method": SVG, "layers": SVG, "pareto": SVG}) == html
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_the_page_is_written_beside_the_report_and_anew_from_its_files(run, samples, tmp_path):
     write_report(run, tmp_path / "one", samples)
     names = ["report.html", "report.md", "results.csv", "results.json", "samples.jsonl.gz"]
-    before = {path.name: path.read_bytes() for path in sorted((tmp_path / "one").iterdir())}
+    drawn = [f"figures/{name}.svg" for name in sorted(figure_names(run))]
+    names = [*drawn, *names]
+    before = contents(tmp_path / "one")
     assert list(before) == names
     assert before["results.csv"].startswith(
         b"family,case,column,metric,n,value,difference,low,high,p,verdict,seconds\n"
@@ -267,5 +276,5 @@ def test_the_page_is_written_beside_the_report_and_anew_from_its_files(run, samp
 
     (tmp_path / "one" / "report.html").unlink()
     assert main(["report", str(tmp_path / "one")]) == 0
-    assert {path.name: path.read_bytes() for path in sorted((tmp_path / "one").iterdir())} == before
+    assert contents(tmp_path / "one") == before
     assert read_samples(tmp_path / "one" / "samples.jsonl.gz")[0].documents == samples[0].documents
