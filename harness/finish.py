@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def finish(options: Options, folder: Path, order: Iterable[str], header: Mapping
     from harness.reporting.report import write_report
     from harness.reporting.samples import collect
     from harness.reporting.summary import append_summary
-    from harness.runlog import provenance, run_result, scores
+    from harness.runlog import corpus_contrasts, provenance, run_result, scores
 
     profile = options.profile
     started = datetime.now()
@@ -36,7 +37,9 @@ def finish(options: Options, folder: Path, order: Iterable[str], header: Mapping
     lines = []
     if options.reports is not None:
         target = _unused(options.reports / name)
-        samples = collect(scores(folder, result, profile, every=True), result.columns)
+        every = scores(folder, result, profile, every=True)
+        result = replace(result, corpus=corpus_contrasts(result, every))
+        samples = collect(every, result.columns)
         lines.append(f"report: {write_report(result, target, samples)}")
         save_baselines(target / "scores.json", held, provenance(result))
     if options.accept_into is not None:

@@ -17,9 +17,17 @@ from harness.errors import LayerswapError
 from harness.evaluation.grid import Grid, read_cell
 from harness.evaluation.scores import Score
 from harness.files import replace_text
+from harness.gating.corpus import compare_corpus
 from harness.plan import slot_names
 from harness.profiles import Profile
-from harness.reporting.results import CaseResult, ParameterChange, RunResult, case_from_dict, case_to_dict
+from harness.reporting.results import (
+    CaseResult,
+    CorpusContrast,
+    ParameterChange,
+    RunResult,
+    case_from_dict,
+    case_to_dict,
+)
 
 COMPARATORS = {
     "base": "method/base",
@@ -155,6 +163,17 @@ def scores(folder: Path, result: RunResult, profile: Profile, *, every: bool = F
                 if column is not None and (every or column.verdict is not None):
                     found.setdefault(case.case_id, {})[score.column] = score
     return found
+
+
+def corpus_contrasts(result: RunResult, scores: Mapping[str, Mapping[str, Score]]) -> tuple[CorpusContrast, ...]:
+    """The method against every comparator on the metrics of whole corpora, from the answers of both."""
+    found = []
+    for column, method in scores.get(result.reference, {}).items():
+        for label, case_id in result.comparators.items():
+            other = scores.get(case_id, {}).get(column)
+            if method.corpus and other is not None and other.documents == method.documents:
+                found += [CorpusContrast(column, label, c) for c in compare_corpus(method, other)]
+    return tuple(found)
 
 
 def provenance(result: RunResult) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.errors import LayerswapError
+from harness.gating.corpus import CorpusComparison
 from harness.gating.floors import Verdict
 from harness.gating.statistics import Comparison
 
@@ -78,13 +79,23 @@ class ParameterChange:
 
 
 @dataclass(frozen=True)
+class CorpusContrast:
+    """A metric of a whole corpus: the method (``comparison.value``) against the case ``label``, on one column."""
+
+    column: str
+    label: str
+    comparison: CorpusComparison
+
+
+@dataclass(frozen=True)
 class RunResult:
     """One run. ``columns`` is the order of the tables' columns; a column's first word is its benchmark.
 
     ``reference`` is the case id of the un-ablated method. ``comparators`` names the cases that the method is held
     against in the report, as label to case id (base, each expert, soup). ``experts`` maps names to digests of
     their weights, ``header`` and ``provenance`` are shown as they are (above and below the tables), and ``seconds``
-    are seconds by stage. ``changes`` says how far each expert moved from the base, and where.
+    are seconds by stage. ``changes`` says how far each expert moved from the base, and where;
+    ``corpus`` holds the method against the comparators on metrics of whole corpora.
     """
 
     name: str
@@ -99,6 +110,7 @@ class RunResult:
     provenance: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     changes: tuple[ParameterChange, ...] = ()
+    corpus: tuple[CorpusContrast, ...] = ()
     schema: int = SCHEMA
 
     def case(self, case_id: str) -> CaseResult | None:
@@ -115,7 +127,8 @@ class RunResult:
         data = {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(self).items()}
         cases = [case_to_dict(case) for case in self.cases]
         changes = [asdict(change) for change in self.changes]
-        return {"schema": self.schema, **data, "columns": list(self.columns), "cases": cases, "changes": changes}
+        lists = {"columns": list(self.columns), "cases": cases, "changes": changes}
+        return {"schema": self.schema, **data, **lists, "corpus": [asdict(contrast) for contrast in self.corpus]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunResult:
@@ -125,7 +138,12 @@ class RunResult:
         try:
             cases = tuple(case_from_dict(case) for case in data["cases"])
             changes = tuple(ParameterChange(**change) for change in data["changes"])
-            return cls(**{**data, "columns": tuple(data["columns"]), "cases": cases, "changes": changes})
+            corpus = tuple(
+                CorpusContrast(**{**contrast, "comparison": CorpusComparison(**contrast["comparison"])})
+                for contrast in data["corpus"]
+            )
+            lists = {"columns": tuple(data["columns"]), "cases": cases, "changes": changes, "corpus": corpus}
+            return cls(**{**data, **lists})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise LayerswapError(f"damaged results: {error!r}") from error
 

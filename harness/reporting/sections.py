@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.gating.corpus import CorpusComparison
 from harness.reporting.content import (
     CASE_HEADERS,
     COST_HEADERS,
@@ -15,7 +16,7 @@ from harness.reporting.content import (
 from harness.reporting.figures import shown
 from harness.reporting.findings import exploratory_table, movers, pareto_table
 from harness.reporting.results import RunResult
-from harness.reporting.tables import contrast_table, contrasts, key_values, markdown
+from harness.reporting.tables import contrast_table, contrasts, key_values, markdown, p_value
 
 
 def folded(title: str, text: str) -> str:
@@ -31,8 +32,21 @@ def does_swapping_pay_section(run: RunResult) -> str:
     return (
         "## Does swapping pay?\n\n"
         f"The default swap (`{run.reference}`) against the models it could be replaced by, on the same problems.\n\n"
-        f"{contrast_table(rows)}\n\n" + "\n".join(f"- {sentence}" for sentence in findings(rows))
+        f"{contrast_table(rows)}\n\n" + "\n".join(f"- {sentence}" for sentence in findings(rows)) + _corpus(run)
     )
+
+
+def _corpus(run: RunResult) -> str:
+    rows = [[row.column, row.label, *_corpus_cells(row.comparison)] for row in run.corpus]
+    if not rows:
+        return ""
+    headers = ["column", "against", "metric", "swap", "other", "difference [95 % interval]", "p"]
+    return "\n\n" + folded("Metrics of whole corpora, by paired bootstrap over documents", markdown(rows, headers))
+
+
+def _corpus_cells(c: CorpusComparison) -> list[str]:
+    interval = f"[{c.low:+.1f},\u00a0{c.high:+.1f}]"
+    return [c.metric, f"{c.value:.1f}", f"{c.baseline:.1f}", f"{c.difference:+.1f} {interval}", p_value(c.p)]
 
 
 def pareto_section(run: RunResult) -> str:

@@ -65,3 +65,16 @@ def test_experts_say_which_layers_they_changed_most():
     ]
     run = replace(small_run({}), changes=(*changes, ParameterChange("math", "embed", "embed", 9, 1.0, 9.0)))
     assert movers(run) == ["`math` changed layers 1 (40.0 %), 3 (30.0 %), 2 (20.0 %) most."]
+
+
+def test_corpus_metrics_stand_under_what_swapping_pays(run):
+    from harness.gating.corpus import CorpusComparison
+    from harness.reporting.results import CorpusContrast
+    from harness.reporting.sections import does_swapping_pay_section
+
+    compared = CorpusComparison("corpus_bleu", 61.25, 50.0, 11.25, 9.0, 13.5, 0.001)
+    text = does_swapping_pay_section(replace(run, corpus=(CorpusContrast("flores en-sw", "soup", compared),)))
+    (row,) = [line for line in text.splitlines() if "corpus_bleu" in line]
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells == ["flores en-sw", "soup", "corpus_bleu", "61.2", "50.0", "+11.2 [+9.0,\u00a0+13.5]", "0.001"]
+    assert "corpus_bleu" not in does_swapping_pay_section(run)
