@@ -13,14 +13,14 @@ from harness.errors import LayerswapError
 from harness.files import replace_text
 from harness.lab.training import Architecture, Stage, new_model, train
 
-BENCHMARK_SEED = 2030
+BENCHMARK_SEED = 2032
 
 _BATCH, _WARMUP = 1536, 50  # of fine-tuning
 STAGES = (
     Stage("base", None, "base", tokens=12_000_000, learning_rate=2e-3, batch_tokens=1024, optimizer="muon"),
     Stage("math", "base", "math", 600_000, 7e-4, 1, _BATCH, _WARMUP),
-    # New words are learnt in embeddings and head, at ten times the rate of the layers.
-    Stage("language", "base", "language", 800_000, 2e-4, 2, _BATCH, _WARMUP, word_scale=10.0),
+    # New words are learnt in embeddings and head, at five times the rate of the layers.
+    Stage("language", "base", "language", 1_000_000, 4e-4, 2, _BATCH, _WARMUP, word_scale=5.0),
     Stage("math-long", "base", "math", 1_200_000, 7e-4, 1, _BATCH, _WARMUP),
     Stage("math-hot", "base", "math", 400_000, 2e-3, 1, _BATCH, _WARMUP),
     Stage("math-lora", "base", "math", 400_000, 2e-3, 1, _BATCH, _WARMUP, lora_rank=8),
