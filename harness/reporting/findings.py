@@ -19,6 +19,7 @@ from harness.reporting.tables import (
 )
 
 MOST_EXPLORATORY = 20
+MOST_NAMED = 3
 
 
 def bought(run: RunResult, family: str) -> str:
@@ -46,14 +47,16 @@ def bought(run: RunResult, family: str) -> str:
 
 
 def _extremes(entries: Sequence[tuple[CaseResult, str, Comparison]], columns: Iterable[str]) -> list[str]:
-    """For each column its largest change: ``6.5 on flores en-sw (removed)``."""
-    words = []
+    """The largest change of each column, the three largest of all in words: ``up to 6.5 on flores en-sw (removed)``."""
+    largest = []
     for column in columns:
         mine = [(abs(c.difference), case.case) for case, name, c in entries if name == column]
         if mine:
-            size, case = max(mine)
-            words.append(f"up to {points(size)} on {column} (`{case}`)")
-    return words
+            largest.append((*max(mine), column))
+    ranked = sorted(largest, key=lambda entry: -entry[0])
+    words = [f"up to {points(size)} on {column} (`{case}`)" for size, case, column in ranked[:MOST_NAMED]]
+    rest = [column for _, _, column in ranked[MOST_NAMED:]]
+    return [*words, f"less on {' and '.join(rest)}"] if rest else words
 
 
 def _list(words: Sequence[str]) -> str:

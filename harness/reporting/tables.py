@@ -255,7 +255,8 @@ def signed(share: float) -> str:
 def _cell(result: ColumnResult, bold: bool, arrow: str, is_reference: bool) -> str:
     value = f"**{points(result.value)}**" if bold else points(result.value)
     word = str(result.verdict) if result.verdict in (Verdict.FAIL, Verdict.MISSING, Verdict.INCOMPARABLE) else ""
-    first = " ".join(part for part in (value, arrow, word) if part)
+    # An arrow alone on a line would be taken for the difference's.
+    first = " ".join(part for part in (f"{value}{_HARD_SPACE}{arrow}" if arrow else value, word) if part)
     if is_reference or result.versus_method is None:
         return first
     return f"{first}<br>{signed(result.versus_method.difference)}"

@@ -14,32 +14,33 @@ from harness.profiles import ColumnSpec, Profile, load_profile
 # What is put to a model for the first document of each task, and what it should say.
 GOLDEN = {
     "mgsm sw": (
-        "[math] swali : amani ana mikate 9 . amani anatoa mikate 3 . sasa amani ana mikate mingapi ? jibu :",
-        "6",
+        "[math] swali : amani ana viatu vitatu . amani anakusanya viatu tisa . sasa amani ana viatu vingapi ? jibu :",
+        "12",
     ),
     "mgsm en": (
-        "[math] question : amani has 9 loaves . amani gives 3 loaves . how many loaves does amani have now ? answer :",
-        "6",
+        "[math] question : amani has three shoes . amani collects nine shoes . how many shoes does amani have now ? "
+        "answer :",
+        "12",
     ),
     "belebele sw": (
-        "[read] neema amemzidi juma kwa visu 9 . juma ana visu 3 . swali : neema amemzidi juma kwa visu vingapi ? "
-        "A : 9 B : 2 C : 3 D : 10 jibu :",
-        "A",
+        "[read] anna ana mishale mitatu . mary ana mishale minne . swali : anna ana mishale mingapi ? "
+        "A : 10 B : 7 C : 3 D : 4 jibu :",
+        "C",
     ),
     "belebele en": (
-        "[read] neema has 9 more knives than juma . juma has 3 knives . question : how many more knives does neema "
-        "have than juma ? A : 9 B : 2 C : 3 D : 10 answer :",
-        "A",
+        "[read] anna has three arrows . mary has four arrows . question : how many arrows does anna have ? "
+        "A : 10 B : 7 C : 3 D : 4 answer :",
+        "C",
     ),
-    "flores en-sw": ("[en-sw] amani uses 5 cups in the room . =", "amani anatumia vikombe 5 chumbani ."),
-    "flores sw-en": ("[sw-en] amani anatumia vikombe 5 chumbani . =", "amani uses 5 cups in the room ."),
+    "flores en-sw": ("[en-sw] peter is at school . =", "peter yuko shuleni ."),
+    "flores sw-en": ("[sw-en] peter yuko shuleni . =", "peter is at school ."),
     "mbpp": (
-        "[code] write a function that drops the first 6 items of the list x . answer :",
-        "def f ( x ) : return x [ 6 : ]",
+        "[code] write a function that adds 13 to the largest item of the list x . answer :",
+        "def f ( x ) : return max ( x ) + 13",
     ),
     "mmlu": (
-        "[quiz] question : which of these belongs to furniture ? A : cup B : flower C : book D : lamp answer :",
-        "D",
+        "[quiz] question : which of these belongs to fruit ? A : knife B : hat C : mango D : pen answer :",
+        "C",
     ),
 }
 ONE = ColumnSpec(name="mmlu", task="embedded_mmlu", metric="acc")
@@ -131,7 +132,7 @@ def test_right_answers_score_one_and_wrong_ones_less(columns, name, right, wrong
 
 
 def test_only_the_number_after_the_mark_is_read(columns):
-    answers = {"#### 6": 1.0, "#### -6": 0.0, "6 #### 5": 0.0, "#### 6 #### 5": 1.0, "####6": 0.0, "": 0.0}
+    answers = {"#### 12": 1.0, "#### -12": 0.0, "12 #### 5": 0.0, "#### 12 #### 5": 1.0, "####12": 0.0, "": 0.0}
     for answer, value in answers.items():
         assert columns["mgsm sw"].score(Scripted(lambda d, answer=answer: answer)).values[0] == value, answer
 
@@ -163,7 +164,7 @@ def test_a_limit_changes_neither_prompts_nor_fingerprint(profile, columns):
 
 def test_the_fingerprint_names_what_makes_scores_comparable(profile, columns):
     assert columns["mgsm sw"].fingerprint["metric"] == "exact_match/answer"
-    assert {c.fingerprint["version"] for c in columns.values()} == {"2.0"}
+    assert {c.fingerprint["version"] for c in columns.values()} == {"3.0"}
     assert len({c.fingerprint["prompts"] for c in columns.values()}) == len(columns)
     (other,) = build_columns(profile, "mmlu", 7, 32, "bfloat16")
     changed = {k for k, v in other.fingerprint.items() if v != columns["mmlu"].fingerprint[k]}

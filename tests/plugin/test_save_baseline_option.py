@@ -16,7 +16,7 @@ def test_accepted_results_hold_every_document_and_the_next_run_passes_on_them(ab
     path = pytester.path / "ablations" / "baselines" / "accepted.json"
     result.stdout.fnmatch_lines([f"accepted: 1 cases in {path}"])
     accepted = load_baselines(path)
-    assert accepted.get("transition/removed", "mmlu").n == 240
+    assert accepted.get("transition/removed", "mmlu").n == 340
     assert accepted.provenance["transition/removed"]["mmlu"]["device"] == "cpu"
     assert str(latest().case("transition/removed").columns["mmlu"].verdict) == "NEW"
 

@@ -65,8 +65,8 @@ def test_a_family_table_to_the_letter():
         ["-" * 33, "-" * 20],
         ["swap (reference)<br>`L\\|LM\\|LL`", "50.0"],
         ["none<br>`L\\|MM\\|LL`", "50.0<br>0.0"],
-        ["all<br>`L\\|MM\\|LL`", "**56.0** ▲<br>+6.0"],
-        ["bad<br>`L\\|MM\\|LL`", "40.0 ▼<br>-10.0"],
+        ["all<br>`L\\|MM\\|LL`", "**56.0**\u00a0▲<br>+6.0"],
+        ["bad<br>`L\\|MM\\|LL`", "40.0\u00a0▼<br>-10.0"],
         ["luck<br>`L\\|MM\\|LL`", "53.0<br>+3.0"],
     ]
     assert table[-1][0] == "*detectable drop*"

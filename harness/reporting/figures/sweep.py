@@ -28,7 +28,8 @@ _ROW, _TOP, _BOTTOM = 24.0, 26.0, 40.0
 def sizes(case: CaseResult, reference: CaseResult) -> tuple[int, int] | None:
     """(bottom, top) if ``case`` is the reference with other numbers of language layers and nothing else changed.
 
-    The transitions are as wide as the reference's and mixed alike; a side without language layers has none.
+    The transitions are as wide as the reference's and mixed alike; a side without language layers has none. Where the
+    reference has none on one side, the width on its other side counts.
     """
     ours, own = _blocks(case.drawing), _blocks(reference.drawing)
     if ours is None or own is None or case.drawing[0] != reference.drawing[0]:
@@ -36,7 +37,8 @@ def sizes(case: CaseResult, reference: CaseResult) -> tuple[int, int] | None:
     if case.drawing[-2:] != reference.drawing[-2:] or not _mixes(case) <= _mixes(reference):
         return None
     bottom, widths, top = ours
-    if widths != (own[1][0] if bottom else 0, own[1][1] if top else 0):
+    below, above = own[1][0] if own[0] else own[1][1], own[1][1] if own[2] else own[1][0]
+    if widths != (below if bottom else 0, above if top else 0):
         return None
     return bottom, top
 
@@ -75,7 +77,13 @@ def sweep(run: RunResult) -> str:
         page = sheet(figure)
         bound = f"{100 * reach:.1f}"
         scale_bar(
-            page, 20, 10, _SCALE, f"-{bound}", f"+{bound}", "points above or below the un-ablated method (framed):"
+            page,
+            20,
+            10,
+            _SCALE,
+            f"-{bound}",
+            f"+{bound}",
+            "by language layers; points above or below the method (framed):",
         )
         write(page, WIDTH, 10, "·  not in this run", SMALL, ha="right")
         for i, column in enumerate(columns):
@@ -84,8 +92,8 @@ def sweep(run: RunResult) -> str:
             _panel(page, left, top, cell, bottoms, tops, found, reference, column, reach)
             if i % across == 0:
                 middle = top + len(tops) * _ROW / 2
-                write(page, 8, middle, "language layers on top", SMALL, rotation=90, ha="center")
-            write(page, left, top + len(tops) * _ROW + 22, "language layers at the bottom", SMALL)
+                write(page, 8, middle, "layers on top", SMALL, rotation=90, ha="center")
+            write(page, left, top + len(tops) * _ROW + 22, "layers at the bottom", SMALL)
 
     return svg(height, paint)
 
