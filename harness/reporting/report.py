@@ -66,13 +66,14 @@ def render_summary(run: RunResult, families: bool = True) -> str:
 
 
 def write_report(run: RunResult, folder: Path, samples: Sequence[ColumnSamples] = ()) -> Path:
-    """Write the run's files into ``folder`` and point ``latest`` beside it there; returns the path of ``report.md``.
+    """Write the run's files into ``folder``; returns the path of ``report.md``. ``latest`` beside it leads to a new run.
 
     ``report.md``, ``report.html`` and ``figures/`` are to be read, ``results.json`` is everything that they show,
     ``results.csv`` a line per case and column, and ``samples.jsonl.gz``, if there are ``samples``, every answer.
     ``latest`` is a relative symbolic link, or a text file with the folder's name where links cannot be made. Raises
     :class:`LayerswapError` if the folder cannot be written, a number is not finite, or ``latest`` is a folder.
     """
+    anew = (folder / "results.json").exists()
     try:
         data = json.dumps(run.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         replace_text(folder / "results.json", data + "\n")
@@ -86,7 +87,7 @@ def write_report(run: RunResult, folder: Path, samples: Sequence[ColumnSamples] 
         replace_text(folder / "report.md", render_report(run))
     except (OSError, ValueError) as error:
         raise LayerswapError(f"{folder}: the report cannot be written: {error}") from error
-    if folder.name != "latest":
+    if not anew and folder.name != "latest":
         _point_to(folder.parent / "latest", folder.name)
     return folder / "report.md"
 

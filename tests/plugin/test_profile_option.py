@@ -23,7 +23,7 @@ def test_a_profile_is_given_as_a_file(ablate, latest):
     result.stdout.fnmatch_lines(["ablations: profile tiny, cpu, float32, 8 documents a task, no accepted results"])
     run = latest()
     assert run.profile == "tiny experts"
-    assert set(run.experts) == {"math", "language"}
+    assert set(run.experts) == {"base", "math", "language"}  # the base to measure changes from
     assert [case.case_id for case in run.cases] == ["method/layer-swap", "transition/removed"]
 
 
