@@ -66,7 +66,7 @@ def render_summary(run: RunResult, families: bool = True) -> str:
 
 
 def write_report(run: RunResult, folder: Path, samples: Sequence[ColumnSamples] = ()) -> Path:
-    """Write the run's files into ``folder``; returns the path of ``report.md``. ``latest`` beside it leads to a new run.
+    """Write the run's files into ``folder``; returns the path of ``report.md``. ``latest`` leads to the newest run.
 
     ``report.md``, ``report.html`` and ``figures/`` are to be read, ``results.json`` is everything that they show,
     ``results.csv`` a line per case and column, and ``samples.jsonl.gz``, if there are ``samples``, every answer.

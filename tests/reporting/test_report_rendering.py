@@ -241,7 +241,9 @@ def test_latest_is_a_file_where_links_cannot_be_made(tmp_path, monkeypatch):
     assert (tmp_path / "latest").read_text() == "two\n"
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == FILES
     monkeypatch.undo()
-    write_report(run, tmp_path / "one")
+    write_report(run, tmp_path / "one")  # an old one, written anew
+    assert (tmp_path / "latest").read_text() == "two\n"
+    write_report(run, tmp_path / "three")
     assert (tmp_path / "latest").is_symlink()
 
 
