@@ -6,9 +6,10 @@ from collections import Counter
 
 from harness.gating.floors import Verdict
 from harness.gating.statistics import RESAMPLES
+from harness.reporting.contrasts import Contrast
 from harness.reporting.findings import drop_sentence, several
 from harness.reporting.results import RunResult
-from harness.reporting.tables import DOWN, UP, Contrast, detectable_drops, points
+from harness.reporting.tables import DOWN, UP, detectable_drops, points
 
 _WORDS = {
     Verdict.PASS: "passed",

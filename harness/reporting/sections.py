@@ -13,10 +13,11 @@ from harness.reporting.content import (
     findings,
     provenance,
 )
+from harness.reporting.contrasts import contrast_table, contrasts
 from harness.reporting.figures import shown
 from harness.reporting.findings import exploratory_table, movers, pareto_table
 from harness.reporting.results import RunResult
-from harness.reporting.tables import contrast_table, contrasts, key_values, markdown, p_value
+from harness.reporting.tables import key_values, markdown, p_value
 
 
 def folded(title: str, text: str) -> str:

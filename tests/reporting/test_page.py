@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.reporting.contrasts import contrasts
 from harness.reporting.figures import figure_names
 from harness.reporting.markup import Reader, layer_map, split
 from harness.reporting.packing import pack, packed_column
@@ -18,7 +19,7 @@ from harness.reporting.page import render_page
 from harness.reporting.report import render_report, verdict_line, write_report
 from harness.reporting.results import RunResult
 from harness.reporting.samples import ColumnSamples, read_samples
-from harness.reporting.tables import contrasts, difference, points
+from harness.reporting.tables import difference, points
 
 VOID = {"meta", "link", "img", "input", "br"}
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><defs><clipPath id="p1"/></defs></svg>'

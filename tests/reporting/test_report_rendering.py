@@ -9,9 +9,10 @@ import pytest
 from harness.errors import LayerswapError
 from harness.gating.floors import Verdict
 from harness.gating.statistics import Comparison
+from harness.reporting.contrasts import contrasts
 from harness.reporting.report import read_results, render_report, verdict_line, write_report
 from harness.reporting.results import CaseResult, ColumnResult, RunResult
-from harness.reporting.tables import DOWN, UP, contrasts, family_details, family_table, frame, markdown, significance
+from harness.reporting.tables import DOWN, UP, family_details, family_table, frame, markdown, significance
 
 FILES = ["report.html", "report.md", "results.csv", "results.json"]
 
