@@ -27,17 +27,17 @@ def finish(options: Options, folder: Path, order: Iterable[str], header: Mapping
     from harness.reporting.report import write_report
     from harness.reporting.samples import collect
     from harness.reporting.summary import append_summary
-    from harness.runlog import corpus_contrasts, provenance, run_result, scores
+    from harness.runlog import corpus_contrasts, held_or_recorded, provenance, run_result, scores
 
     profile = options.profile
     started = datetime.now()
     name = f"{profile.name}-{started:%Y%m%d-%H%M%S}"
     result = run_result(folder, name, profile, header, order)
-    held = scores(folder, result, profile)
+    every = scores(folder, result, profile)
+    held = held_or_recorded(result, every)
     lines = []
     if options.reports is not None:
         target = _unused(options.reports / name)
-        every = scores(folder, result, profile, every=True)
         result = replace(result, corpus=corpus_contrasts(result, every))
         samples = collect(every, result.columns)
         lines.append(f"report: {write_report(result, target, samples)}")

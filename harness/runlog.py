@@ -149,20 +149,26 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
     )
 
 
-def scores(folder: Path, result: RunResult, profile: Profile, *, every: bool = False) -> dict[str, dict[str, Score]]:
-    """Per-document scores by case and column, of every case that was held to a floor or recorded.
-
-    With ``every`` those that are only shown are in it as well: the reference, when only another family was selected.
-    """
+def scores(folder: Path, result: RunResult, profile: Profile) -> dict[str, dict[str, Score]]:
+    """Per-document scores by case and column, of everything that the run shows."""
     found: dict[str, dict[str, Score]] = {}
     for case in result.cases:
         for benchmark in profile.benchmarks:
             cell = read_cell(folder, case.identity, benchmark)
             for score in cell.scores if cell else ():
-                column = case.columns.get(score.column)
-                if column is not None and (every or column.verdict is not None):
+                if score.column in case.columns:
                     found.setdefault(case.case_id, {})[score.column] = score
     return found
+
+
+def held_or_recorded(result: RunResult, scores: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str, Score]]:
+    """Those of ``scores`` that were held to a floor or recorded: not a reference that is only shown."""
+    verdicts = {case.case_id: {name: c.verdict for name, c in case.columns.items()} for case in result.cases}
+    found = {
+        case: {name: score for name, score in columns.items() if verdicts[case][name] is not None}
+        for case, columns in scores.items()
+    }
+    return {case: columns for case, columns in found.items() if columns}
 
 
 def corpus_contrasts(result: RunResult, scores: Mapping[str, Mapping[str, Score]]) -> tuple[CorpusContrast, ...]:

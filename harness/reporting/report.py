@@ -73,7 +73,7 @@ def write_report(run: RunResult, folder: Path, samples: Sequence[ColumnSamples] 
     ``latest`` is a relative symbolic link, or a text file with the folder's name where links cannot be made. Raises
     :class:`LayerswapError` if the folder cannot be written, a number is not finite, or ``latest`` is a folder.
     """
-    anew = (folder / "results.json").exists()
+    rewritten = (folder / "results.json").exists()
     try:
         data = json.dumps(run.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         replace_text(folder / "results.json", data + "\n")
@@ -87,7 +87,7 @@ def write_report(run: RunResult, folder: Path, samples: Sequence[ColumnSamples] 
         replace_text(folder / "report.md", render_report(run))
     except (OSError, ValueError) as error:
         raise LayerswapError(f"{folder}: the report cannot be written: {error}") from error
-    if not anew and folder.name != "latest":
+    if not rewritten and folder.name != "latest":
         _point_to(folder.parent / "latest", folder.name)
     return folder / "report.md"
 

@@ -12,6 +12,7 @@ from harness.gating.baselines import load_baselines
 from harness.gating.pairing import IncomparableError
 from harness.gating.statistics import compare, interval
 from harness.reporting.compare import SCORES
+from harness.reporting.figures.canvas import TEXT, UP_COLOUR
 from harness.reporting.report import read_results
 from harness.reporting.tables import difference, markdown, p_value, points
 
@@ -75,7 +76,6 @@ def trend_figure(points_: Sequence[Point], title: str) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    ink = "#7d8590"  # readable on white and on black
     # Text stays text, and names may hold what mathematics would be typeset from.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "layerswap", "text.parse_math": False}):
         figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -86,14 +86,14 @@ def trend_figure(points_: Sequence[Point], title: str) -> str:
             [100 * max(0.0, point.score.value - point.low) for point in points_],
             [100 * max(0.0, point.high - point.score.value) for point in points_],
         )
-        axes.errorbar(x, values, yerr=errors, marker="o", capsize=3, color="#0072b2", ecolor=ink)
+        axes.errorbar(x, values, yerr=errors, marker="o", capsize=3, color=UP_COLOUR, ecolor=TEXT)
         axes.set_xticks(list(x), [point.date[:16] or point.run for point in points_], rotation=30, ha="right")
-        axes.set_title(title, color=ink, fontsize=10)
-        axes.set_ylabel("points", color=ink)
-        axes.tick_params(colors=ink, labelsize=8)
-        axes.grid(axis="y", color=ink, alpha=0.25)
+        axes.set_title(title, color=TEXT, fontsize=10)
+        axes.set_ylabel("points", color=TEXT)
+        axes.tick_params(colors=TEXT, labelsize=8)
+        axes.grid(axis="y", color=TEXT, alpha=0.25)
         for spine in axes.spines.values():
-            spine.set_color(ink)
+            spine.set_color(TEXT)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return buffer.getvalue()
