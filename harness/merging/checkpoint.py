@@ -76,7 +76,7 @@ def write_checkpoint(
     donor = sources[plan.experts[0]]
     entries = _entries(plan, donor)
     with atomic_folder(target, flush) as folder:
-        _write_weights(folder, entries, sources, dtype)
+        _write_weights(folder, entries, sources, dtype, flush)
         _copy_files(donor, folder)
         _write_json(folder / "recipe.json", _record(plan, sources, recipe_text, dtype))
         (folder / "README.md").write_text(_card(target.name, plan, sources, recipe_text), "utf-8")
@@ -99,7 +99,9 @@ def _entries(plan: Plan, donor: Stored) -> list[_Entry]:
     return entries
 
 
-def _write_weights(folder: Path, entries: Sequence[_Entry], sources: Mapping[str, Stored], dtype: str) -> None:
+def _write_weights(
+    folder: Path, entries: Sequence[_Entry], sources: Mapping[str, Stored], dtype: str, flush: bool
+) -> None:
     donor = next(iter(sources.values()))
     computed = dtype if dtype != "auto" else donor.dtype
     cuts: dict[tuple[str, str, float], float] = {}
@@ -126,7 +128,7 @@ def _write_weights(folder: Path, entries: Sequence[_Entry], sources: Mapping[str
         shards.setdefault(entry.shard, []).append(entry)
     size = 0
     for shard, members in shards.items():
-        size += write_tensors(folder / shard, {entry.name: plan_tensor(entry) for entry in members})
+        size += write_tensors(folder / shard, {entry.name: plan_tensor(entry) for entry in members}, flush)
     if len(shards) > 1 or donor.indexed:
         index = {"metadata": {"total_size": size}, "weight_map": {e.name: e.shard for e in entries}}
         _write_json(folder / "model.safetensors.index.json", index)
