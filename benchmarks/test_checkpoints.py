@@ -4,8 +4,9 @@
 
 Contestants run in turns, one process at a time, on files in the system's cache; the peak memory is what the system
 counted for the process (at least the 40 MB of the pytest that starts it). A merge waits until its result is on the
-disk, so it is held against ``cp`` with ``sync`` of the copy; with ``--no-flush``, against ``cp`` alone. Built once, the
-checkpoints lie in LAYERSWAP_CACHE or the user's folder for caches (6 GB); what cannot be had is skipped with the reason.
+disk, so it is held against ``cp`` with ``sync`` of the copy; with ``--no-flush``, against ``cp`` alone. Checkpoints are
+built once and lie in LAYERSWAP_CACHE or the user's folder for caches (6 GB); what cannot be had is skipped with the
+reason.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ def cp(size: str, out: Path, sync: bool) -> list[str]:
 
 @pytest.mark.parametrize("flush", [True, False], ids=["flushed", "not-flushed"])
 def test_a_swap_takes_at_most_1_3_times_cp(benchmark: Any, size: str, flush: bool, out: Path) -> None:
-    """Besides the start-up, and with digests that are known, as they are from a file's second merge on; under 200 MB."""
+    """Besides the start-up, with known digests (as from a file's second merge on), and under 200 MB."""
     benchmark.group = f"swap {size}"
     command = merge_command(size, SWAP, out)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

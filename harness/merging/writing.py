@@ -89,13 +89,14 @@ def itemsize(dtype: str) -> int:
 @contextmanager
 def _flushing(target: BinaryIO) -> Iterator[None]:
     """Has the disk write while the block adds to ``target``: at its end, less is left to wait for."""
-    done = threading.Event()
+    done, failed = threading.Event(), []
 
     def flush() -> None:
         while not done.wait(_FLUSH_SECONDS):
             try:
                 os.fsync(target.fileno())
-            except OSError:  # the last flush, which waits for everything, reports it
+            except OSError as error:  # the system reports it once
+                failed.append(error)
                 return
 
     thread = threading.Thread(target=flush, daemon=True)
@@ -105,3 +106,5 @@ def _flushing(target: BinaryIO) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+    if failed:
+        raise failed[0]
