@@ -1,7 +1,7 @@
 """Averages, task arithmetic and TIES from file to file in numpy: a few pieces in memory, whatever a tensor's size.
 
-The results are those of :mod:`harness.merging.arithmetic` to the bit (but below 1.2e-38, where floats lose digits);
-torch, which takes seconds to import and 200 MB, is not needed. NaN stays NaN, of whatever bits.
+The results are those of :mod:`harness.merging.arithmetic` to the bit (but below 1.2e-38, where floats lose
+digits; NaN stays NaN, of whatever bits). torch, which takes seconds to import and 200 MB, is not needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
 OPERATIONS = ("linear", "task_arithmetic", "ties")
-_PIECE = 1 << 16  # elements: all that a piece needs stays in a core's cache
+_PIECE = 1 << 14  # elements: all that a piece needs stays in a core's cache, and off the system's allocator
 
 
 class StoredFloats:
@@ -58,7 +58,8 @@ class StoredFloats:
             floats: Floats = wide.view(np.float32)
             floats[:] = raw
             return floats
-        np.left_shift(raw, 16, out=wide, dtype=np.uint32)
+        wide[:] = raw
+        wide <<= 16
         return wide.view(np.float32)
 
 
@@ -168,22 +169,31 @@ def _ties(pieces: list[Floats], weights: list[float], cuts: list[float], normali
     start, changes = pieces[0], []
     for piece, weight, cut in zip(pieces[1:], weights, cuts, strict=True):
         delta = piece - start
-        delta *= np.abs(delta) >= np.float32(cut)
+        delta *= (np.abs(delta) >= np.float32(cut)).view(np.uint8)
         if weight != 1.0:
             delta *= weight
         changes.append(delta)
-    sign = np.where(sum(changes[1:], changes[0]) >= 0, np.float32(1), np.float32(-1))
-    result, divisor = np.zeros_like(start), np.zeros_like(start)
-    for delta, weight in zip(changes, weights, strict=True):
-        agrees = delta * sign > 0
+    total = sum(changes[1:], changes[0])
+    signs = (total + np.float32(0)).view(np.uint32)  # the sum is +0 where it was -0, which counts as positive
+    signs &= 0x80000000
+    bits = [delta.view(np.uint32) for delta in changes]
+    result = np.zeros_like(start)
+    ones = all(weight == 1.0 for weight in weights)
+    divisor: Any = np.zeros(start.shape, np.uint16 if ones else np.float32)
+    for delta, own, weight in zip(changes, bits, weights, strict=True):
+        own ^= signs  # what agrees is above 0
+        agrees = (delta > 0).view(np.uint8)
         delta *= agrees
         result += delta
         if normalize:
-            divisor += agrees if weight == 1.0 else np.float32(weight) * agrees
-    if normalize:
-        divisor[divisor == 0] = 1
+            divisor += agrees if ones else np.float32(weight) * agrees
+    if normalize:  # where nothing agrees, 0 is divided by any number
+        np.maximum(divisor, divisor.dtype.type(min(weight for weight in weights if weight > 0)), out=divisor)
         result /= divisor
-    result *= lambda_
+    view = result.view(np.uint32)
+    view ^= signs
+    if lambda_ != 1.0:
+        result *= lambda_
     result += start
     return result
 
