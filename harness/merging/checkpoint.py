@@ -19,11 +19,11 @@ from harness.digests import DigestCache, start_folder_digest
 from harness.errors import LayerswapError
 from harness.files import atomic_folder
 from harness.merging.arithmetic import merge_tensor, task_vector, threshold
+from harness.merging.floats import DTYPES as FLOATS
 from harness.merging.preflight import preflight
 from harness.merging.storage import Source, Stored, open_source, place_tensors, tensor_bytes, torch_dtype
-from harness.merging.streams import DTYPES as FLOATS
 from harness.merging.streams import OPERATIONS as STREAMED
-from harness.merging.streams import merged, model_cut
+from harness.merging.streams import Workspace, merged, model_cut
 from harness.merging.writing import Planned, write_tensors
 from harness.plan import Mix, Plan
 
@@ -105,6 +105,7 @@ def _write_weights(
     donor = next(iter(sources.values()))
     computed = dtype if dtype != "auto" else donor.dtype
     cuts: dict[tuple[str, str, float], float] = {}
+    workspace = Workspace()
     floats = [entry.stored for entry in entries if "float" in donor.tensors[entry.stored][0]]
 
     def plan_tensor(entry: _Entry) -> Planned:
@@ -117,7 +118,7 @@ def _write_weights(
         if _streams(entry.mix, floats if whole else [entry.stored], sources, computed):
             ranges = {name: sources[name].ranges[entry.stored] for name in entry.mix.experts}
             cut = _kept(cuts, entry.mix, sources, partial(_streamed_cut, names=floats)) if whole else None
-            return Planned(wanted, shape, lambda: merged(entry.mix, ranges, cut))
+            return Planned(wanted, shape, lambda: merged(entry.mix, ranges, workspace, cut))
         into = None if dtype == "auto" and entry.mix.is_copy else computed
         find = partial(_torch_cut, names=floats, dtype=computed)
         cut = _kept(cuts, entry.mix, sources, find) if whole else None
