@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 DTYPES = ("float32", "float16", "bfloat16")
-PIECE = 1 << 14  # elements: all that a piece needs stays in a core's cache, and off the system's allocator
+PIECE = 1 << 15  # elements: what is done to a piece stays in a core's cache
 
 
 class StoredFloats:
