@@ -19,6 +19,10 @@ AT_ONCE = 10_000  # rows that are read before damaged ones among them are remove
 T = TypeVar("T")
 
 
+class InUse(LayerswapError):
+    """Another process writes to the store all the time."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What a check of the whole store came to: a sentence, and whether all was as it had been written."""
@@ -73,17 +77,21 @@ def verify(path: Path) -> Found:
     """
     if not path.is_file():
         return Found(f"no store at {path}: nothing to check", True)
+
+    def work(connection: sqlite3.Connection) -> tuple[int, int, str]:
+        read, removed = _check_rows(connection)
+        return read, removed, str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+
     file = StoreFile(path)
     try:
-        try:
-            read, removed = _check_rows(file.connection())
-            structure = [row[0] for row in file.connection().execute("PRAGMA integrity_check(3)")]
-            if structure != ["ok"]:
-                file.set_aside(str(structure[0]).partition("\n")[0])
-        except sqlite3.Error as error:
-            file.settle(error)
-        if file.notes:
-            return Found("; ".join(file.notes.values()), False)
+        read, removed, structure = _done(file, work)
+        if structure != "ok":
+            file.set_aside(structure.replace("\n", " "))
+            raise LayerswapError(_said(file))
+    except InUse:
+        raise
+    except LayerswapError as error:
+        return Found(str(error), False)
     finally:
         file.close()
     if removed:
@@ -94,20 +102,30 @@ def verify(path: Path) -> Found:
 
 
 def _with(path: Path, work: Callable[[sqlite3.Connection], T]) -> T:
-    """What ``work`` gives on the open store; LayerswapError with the reason if it cannot be used."""
+    """What ``work`` gives on the store at ``path``, as :func:`_done`."""
     file = StoreFile(path)
     try:
-        result = work(file.connection())
-    except sqlite3.Error as error:
-        if trouble(error) is Trouble.BUSY:
-            raise LayerswapError(f"the response store {path} is in use: try again when no run is writing") from error
-        file.settle(error)
-        raise LayerswapError("; ".join(file.notes.values())) from error
+        return _done(file, work)
     finally:
         file.close()
-    if file.notes:
-        raise LayerswapError("; ".join(file.notes.values()))
-    return result
+
+
+def _done(file: StoreFile, work: Callable[[sqlite3.Connection], T]) -> T:
+    """What ``work`` gives on the open store; LayerswapError with the reason if it is damaged or cannot be used."""
+    try:
+        connection = file.connection()
+        if file.notes.keys() - {Trouble.UNWRITABLE.value}:  # that is trouble only for work that writes
+            raise LayerswapError(_said(file))
+        return work(connection)
+    except sqlite3.Error as error:
+        if trouble(error) is Trouble.BUSY:
+            raise InUse(f"the response store {file.path} is in use: try again when no run is writing") from error
+        file.settle(error)
+        raise LayerswapError(_said(file)) from error
+
+
+def _said(file: StoreFile) -> str:
+    return "; ".join(file.notes.values())
 
 
 def _table(path: Path, connection: sqlite3.Connection) -> str:
@@ -146,10 +164,11 @@ def _drop(connection: sqlite3.Connection, oldest: int, limit: int | None) -> dic
 
 def _check_rows(connection: sqlite3.Connection) -> tuple[int, int]:
     """How many rows were read, and how many of them were damaged and are removed."""
-    read = removed = 0
-    with transaction(connection):
-        removed += connection.execute("DELETE FROM responses WHERE variant NOT IN (SELECT id FROM variants)").rowcount
-    read += removed
+    orphans = "responses WHERE variant NOT IN (SELECT id FROM variants)"
+    (removed,) = connection.execute(f"SELECT count(*) FROM {orphans}").fetchone()
+    if removed:
+        _remove(connection, orphans, [()])
+    read = int(removed)
     for number, owner in connection.execute("SELECT id, key FROM variants").fetchall():
         for rows in _blocks(connection, number):
             read += len(rows)
@@ -173,18 +192,12 @@ def _check_rows(connection: sqlite3.Connection) -> tuple[int, int]:
 
 def _blocks(connection: sqlite3.Connection, variant: int) -> Iterator[list[tuple[Any, ...]]]:
     """The responses of a variant, a few thousand at a time: a long reader would keep the log from being cut."""
-    after: Any = b""
-    while True:
-        rows = connection.execute(
-            "SELECT request, run, body FROM responses WHERE variant = ? AND request > ? ORDER BY request LIMIT ?",
-            (variant, after, AT_ONCE),
-        ).fetchall()
-        if not rows:
-            return
+    query = "SELECT request, run, body FROM responses WHERE variant = ?"
+    rows = connection.execute(f"{query} ORDER BY request LIMIT {AT_ONCE}", (variant,)).fetchall()
+    while rows:
         yield rows
-        if rows[-1][0] == after:  # only in a damaged file
-            return
-        after = rows[-1][0]
+        rest = f"{query} AND request > ? ORDER BY request LIMIT {AT_ONCE}"
+        rows = connection.execute(rest, (variant, rows[-1][0])).fetchall()
 
 
 def _remove(connection: sqlite3.Connection, where: str, rows: list[tuple[Any, ...]]) -> int:
