@@ -51,10 +51,10 @@ class StoreFile:
         """Notes what ``error`` means. True if the file was damaged and a new one may be used instead."""
         if isinstance(error, (sqlite3.ProgrammingError, sqlite3.InterfaceError)):
             raise error  # a mistake in the calling code
-        kind = trouble(error)
-        if kind is Trouble.DAMAGED:
+        if self._damage(error):
             self.set_aside(error)
             return True
+        kind = trouble(error)
         self.notes.setdefault(
             kind.value,
             {
@@ -66,6 +66,12 @@ class StoreFile:
             }[kind],
         )
         return False
+
+    def _damage(self, error: sqlite3.Error) -> bool:
+        """Also where only the file's own header says that no version of SQLite may write it."""
+        if trouble(error) is Trouble.UNWRITABLE and Trouble.UNWRITABLE.value not in self.notes:
+            return "readonly" in str(error) and os.access(self.path, os.W_OK)
+        return trouble(error) is Trouble.DAMAGED
 
     def set_aside(self, reason: object) -> None:
         """Renames the open file, once for all processes that find it damaged, so that a new one takes its place."""
@@ -88,9 +94,7 @@ class StoreFile:
                 try:
                     connection = connect(self.path)
                 except sqlite3.DatabaseError as error:
-                    damaged = trouble(error) is Trouble.DAMAGED
-                    # A header may say that no version of SQLite can write the file.
-                    if not damaged and not ("readonly" in str(error) and os.access(self.path, os.W_OK)):
+                    if not self._damage(error):
                         raise
                     self._rename(error)
                     connection = connect(self.path)
@@ -116,7 +120,7 @@ class StoreFile:
         except (OSError, sqlite3.Error):
             return self._without(reason)
         self._identity = identity_of(self.path)
-        self.notes["cannot be written"] = self._unwritable(reason)
+        self.notes[Trouble.UNWRITABLE.value] = self._unwritable(reason)
         return connection
 
     def _unwritable(self, reason: object) -> str:

@@ -75,12 +75,6 @@ def connect(path: Path) -> sqlite3.Connection:
             create(connection)
         check(connection)
         connection.execute("PRAGMA journal_mode = WAL")
-        try:
-            with transaction(connection):
-                pass  # may it be written?
-        except sqlite3.OperationalError as error:
-            if trouble(error) is not Trouble.BUSY:
-                raise
     except BaseException:
         connection.close()
         raise
