@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from harness.errors import LayerswapError
 from harness.evaluation.responses import today
 from harness.evaluation.store_file import SIDES, StoreFile
-from harness.evaluation.store_schema import Trouble, pragma, transaction, trouble
+from harness.evaluation.store_schema import Trouble, pragma, reading, transaction, trouble
 from harness.evaluation.stored import document_place, response_place, unseal
 
 MEGABYTE = 10**6
@@ -116,7 +116,8 @@ def _done(file: StoreFile, work: Callable[[sqlite3.Connection], T]) -> T:
         connection = file.connection()
         if file.notes.keys() - {Trouble.UNWRITABLE.value}:  # that is trouble only for work that writes
             raise LayerswapError(_said(file))
-        return work(connection)
+        with reading():
+            return work(connection)
     except sqlite3.Error as error:
         if trouble(error) is Trouble.BUSY:
             raise InUse(f"the response store {file.path} is in use: try again when no run is writing") from error

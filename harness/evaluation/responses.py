@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from harness.evaluation.store_file import StoreFile
-from harness.evaluation.store_schema import Trouble, transaction, trouble
+from harness.evaluation.store_schema import Trouble, reading, transaction, trouble
 from harness.evaluation.stored import document_place, key_of, pack, response_place, run_of, seal, unpack, unseal
 
 FILE_NAME = "responses-v1.sqlite"
@@ -181,7 +181,8 @@ class Store:
     def _attempt(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         for _ in range(2):
             try:
-                return work(self._file.connection())
+                with reading():
+                    return work(self._file.connection())
             except sqlite3.Error as error:
                 if not self._file.settle(error):
                     break

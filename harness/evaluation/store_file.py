@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from harness.evaluation.store_schema import BUSY_SECONDS, Trouble, check, connect, create, prepare, trouble
+from harness.evaluation.store_schema import BUSY_SECONDS, Trouble, check, connect, create, prepare, reading, trouble
 
 LOCK_SECONDS = 60.0  # that a process waits for another one to open the file or to set it aside
 SIDES = ("", "-wal", "-shm")
@@ -59,9 +59,9 @@ class StoreFile:
             kind.value,
             {
                 Trouble.BUSY: f"the response store {self.path} was in another process's use for {BUSY_SECONDS:.0f} "
-                "seconds: some of what this run computed is not kept",
-                Trouble.FULL: f"the response store {self.path} could not be extended ({error}): "
-                "some of what this run computed is not kept",
+                "seconds: some of what this run computed will be computed again by the next",
+                Trouble.FULL: f"the response store {self.path} could not keep everything ({error}): "
+                "some of what this run computed will be computed again by the next",
                 Trouble.UNWRITABLE: self._unwritable(error),
             }[kind],
         )
@@ -112,8 +112,9 @@ class StoreFile:
                 f"{self.path.resolve().as_uri()}?mode=ro{still}", uri=True, isolation_level=None
             )
             try:
-                prepare(connection)
-                check(connection)
+                with reading():
+                    prepare(connection)
+                    check(connection)
             except BaseException:
                 connection.close()
                 raise

@@ -65,16 +65,27 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """Has what Python's sqlite3 makes of damaged text, also in SQLite's own messages, be an error of the database."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise sqlite3.DatabaseError("text in it cannot be read") from error
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """The store at ``path``, made if nothing is there. NotAStore for another database; sqlite3.Error otherwise."""
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
-        prepare(connection)
-        if pragma(connection, "application_id") == pragma(connection, "user_version") == 0 and not tables(connection):
+        with reading():
+            prepare(connection)
+            told = pragma(connection, "application_id"), pragma(connection, "user_version")
+            if told == (0, 0) and not tables(connection):
+                connection.execute("PRAGMA journal_mode = WAL")
+                create(connection)
+            check(connection)
             connection.execute("PRAGMA journal_mode = WAL")
-            create(connection)
-        check(connection)
-        connection.execute("PRAGMA journal_mode = WAL")
     except BaseException:
         connection.close()
         raise

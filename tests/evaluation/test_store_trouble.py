@@ -150,7 +150,7 @@ for n in range(120):
     store.add_document("cell", variant(100 + n), cell(100 + n))
 kept = [len(store.responses(variant(100 + n), [request(i) for i in range(60)])) for n in range(120)]
 assert set(kept) == {0, 60}, kept
-assert len(store.messages) == 1 and "could not be extended" in store.messages[0], store.messages
+assert len(store.messages) == 1 and "could not keep everything" in store.messages[0], store.messages
 assert wrong_and_known(store) == (0, 1212)
 """
     finished(child(code, path))
@@ -173,7 +173,7 @@ def test_a_small_file_system_that_fills_up(tmp_path):
         store = Store(path)
         for n in range(100):
             store.add_responses(variant(n), {request(i): answer(n, i) for i in range(200)})
-        assert "could not be extended" in store.messages[0]
+        assert "could not keep everything" in store.messages[0]
         kept = [len(store.responses(variant(n), [request(i) for i in range(200)])) for n in range(100)]
         assert set(kept) == {0, 200}
         store.close()
