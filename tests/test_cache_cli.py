@@ -4,6 +4,7 @@ import os
 import sqlite3
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -201,3 +202,34 @@ def test_a_file_of_something_else_is_said(path, capsys):
     path.write_text("notes")
     assert main(["cache", "ls"]) == 2
     assert "set aside as" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gc_may_be_killed(path, monkeypatch, seed):
+    at_day(monkeypatch, 0)
+    fill(path, 20, 400, 60)
+    at_day(monkeypatch, 200)
+    store = Store(path)
+    assert len(store.responses(variant(1), [request(5)])) == 1
+    store.close()
+    code = """
+import time
+from harness.cache import collect
+time.time = lambda: 86400 * 20_200.5
+print("begun", flush=True)
+collect(Path(sys.argv[1]), 90)
+"""
+    process = child(code, path)
+    assert process.stdout
+    process.stdout.readline()
+    time.sleep(Random(seed).uniform(0, 0.1))
+    process.kill()
+    process.communicate()
+    store = Store(path)
+    for owner in range(20):
+        found = store.responses(variant(owner), [request(n) for n in range(400)])
+        assert len(found) in ((400,) if owner == 1 else (0, 400))
+        assert all(found[request(n)] == answer(owner, n) for n in range(400) if found)
+    assert store.messages == []
+    store.close()
+    assert cache.verify(path).sound

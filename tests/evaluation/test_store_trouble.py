@@ -255,3 +255,32 @@ def test_the_kind_of_trouble_is_known_without_sqlites_codes():
     }
     for text, kind in texts.items():
         assert store_schema.trouble(sqlite3.DatabaseError(text)).name == kind
+
+
+def test_processes_that_find_one_file_damaged_set_it_aside_once(path):
+    fill(path)
+    code = """
+store = Store(Path(sys.argv[1]))
+print("open", flush=True)
+sys.stdin.readline()
+assert wrong_and_known(store)[0] == 0
+store.add_document("cell", sys.argv[2], "text")
+print(len(store.messages))
+"""
+    processes = [child(code, path, name, stdin=subprocess.PIPE) for name in "abc"]
+    for process in processes:
+        assert process.stdout
+        process.stdout.readline()
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    said = []
+    for process in processes:
+        out, err = process.communicate("go\n", timeout=60)
+        assert process.returncode == 0, err
+        said.append(int(out))
+    assert sum(said) == 1
+    assert len(list(path.parent.glob("*.damaged-?"))) == 1
+    store = Store(path)
+    assert [store.document("cell", name) for name in "abc"] == ["text"] * 3
