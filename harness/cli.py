@@ -34,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("profile", help="a shipped profile's name, or a TOML file")
     merge.add_argument("recipe", help="such as 'LayerSwap(transition=0)' or 'Ties(density=0.2)'")
     merge.add_argument("out", type=Path, help="the folder to make")
+    merge.add_argument(
+        "--no-flush", action="store_true", help="do not wait for the disk: a power cut may then leave a damaged folder"
+    )
     merge.set_defaults(run=_merge)
 
     compare = commands.add_parser("compare", help="hold one saved run against another, with the suite's statistics")
@@ -103,19 +106,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _merge(options: argparse.Namespace) -> None:
+    from harness.digests import default_cache
     from harness.merging.checkpoint import write_checkpoint
-    from harness.merging.storage import read_config
+    from harness.merging.storage import read_depth
     from harness.profiles import load_profile
     from harness.recipe_text import parse_recipe
     from harness.recipes import check_experts
 
     profile = load_profile(options.profile)
     recipe = parse_recipe(options.recipe)
-    layers = int(read_config(profile.expert_path("base")).get_text_config().num_hidden_layers)
+    layers = read_depth(profile.expert_path("base"))
     plan = recipe.plan(layers, profile.sizes)
     check_experts(plan, profile.experts)
     paths = {name: profile.expert_path(name) for name in plan.experts}
-    write_checkpoint(plan, paths, options.out, recipe_text=repr(recipe))
+    write_checkpoint(
+        plan, paths, options.out, recipe_text=repr(recipe), cache=default_cache(), flush=not options.no_flush
+    )
     print(f"{options.out}: {recipe.title}, {plan.drawing}")
 
 

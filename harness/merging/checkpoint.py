@@ -7,20 +7,24 @@ and renamed. At any time about one tensor of each expert is in memory.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness
+from harness.digests import DigestCache, start_folder_digest
 from harness.errors import LayerswapError
+from harness.files import atomic_folder
 from harness.merging.arithmetic import merge_tensor, task_vector, threshold
 from harness.merging.preflight import preflight
-from harness.merging.storage import Planned, Source, Stored, open_source, place_tensors, torch_dtype, write_tensors
+from harness.merging.storage import Source, Stored, open_source, place_tensors, tensor_bytes, torch_dtype
+from harness.merging.streams import DTYPES as FLOATS
+from harness.merging.streams import OPERATIONS as STREAMED
+from harness.merging.streams import merged, model_cut
+from harness.merging.writing import Planned, write_tensors
 from harness.plan import Mix, Plan
 
 if TYPE_CHECKING:
@@ -42,16 +46,25 @@ class _Entry:
 
 
 def write_checkpoint(
-    plan: Plan, experts: Mapping[str, Source], out: str | Path, recipe_text: str = "", dtype: str = "auto"
+    plan: Plan,
+    experts: Mapping[str, Source],
+    out: str | Path,
+    recipe_text: str = "",
+    dtype: str = "auto",
+    cache: DigestCache | None = None,
+    flush: bool = True,
 ) -> Path:
     """Writes ``plan``'s variant to the new folder ``out`` and returns it.
 
     ``experts`` are local folders (or loaded experts: merged adapters have no folder of their own) by name, ``dtype``
     what to compute and store in (``auto``: copies as stored, the rest as the config says). The shards are those of the
     first expert that the plan names; config, tokenizer and generation config are its too. ``recipe.json`` holds the
-    plan and the experts' digests. Loading the folder gives the in-memory variant bit for bit. Raises
+    plan and the experts' digests. Loading the folder gives the in-memory variant bit for bit. ``cache``
+    keeps the digests of files that have not changed; without ``flush`` a power cut may leave a damaged folder. Raises
     :class:`LayerswapError` if ``out`` exists, if the experts do not fit together, or if writing fails.
     """
+    if dtype not in ("auto", *FLOATS):
+        torch_dtype(dtype)  # says what is wrong with it
     target = Path(out)
     if target.exists() or target.is_symlink():
         raise LayerswapError(f"{str(target)!r} exists: choose another output folder, or remove it first")
@@ -59,10 +72,10 @@ def write_checkpoint(
         raise LayerswapError(f"no folder is given for the expert {unknown[0]!r}")
     used = {name: experts[name] for name in plan.experts}
     preflight(used)
-    sources = {name: open_source(source) for name, source in used.items()}
+    sources = {name: open_source(source, partial(start_folder_digest, cache=cache)) for name, source in used.items()}
     donor = sources[plan.experts[0]]
     entries = _entries(plan, donor)
-    with _atomic_folder(target) as folder:
+    with atomic_folder(target, flush) as folder:
         _write_weights(folder, entries, sources, dtype)
         _copy_files(donor, folder)
         _write_json(folder / "recipe.json", _record(plan, sources, recipe_text, dtype))
@@ -88,42 +101,25 @@ def _entries(plan: Plan, donor: Stored) -> list[_Entry]:
 
 def _write_weights(folder: Path, entries: Sequence[_Entry], sources: Mapping[str, Stored], dtype: str) -> None:
     donor = next(iter(sources.values()))
-    computed = torch_dtype(dtype if dtype != "auto" else donor.dtype)
-    kept = None if dtype == "auto" else computed
+    computed = dtype if dtype != "auto" else donor.dtype
     cuts: dict[tuple[str, str, float], float] = {}
-
-    def read(expert: str, stored: str, wanted: torch.dtype | None) -> torch.Tensor:
-        tensor = sources[expert].read(stored)
-        return tensor.to(wanted) if wanted is not None and tensor.is_floating_point() else tensor
-
-    def cut_of(mix: Mix) -> Callable[[str], float] | None:
-        if mix.parameter("trim") != "model":
-            return None
-        base, density = str(mix.parameter("base")), float(mix.parameter("density") or 0.0)
-        names = list(dict.fromkeys(entry.stored for entry in entries))
-
-        def deltas(expert: str) -> Iterator[torch.Tensor]:
-            for name in names:
-                tensor = read(expert, name, computed)
-                if tensor.is_floating_point():
-                    yield from task_vector(tensor, read(base, name, computed))
-
-        def cut(expert: str) -> float:
-            if (expert, base, density) not in cuts:
-                cuts[expert, base, density] = threshold(lambda: deltas(expert), density)
-            return cuts[expert, base, density]
-
-        return cut
+    floats = [entry.stored for entry in entries if "float" in donor.tensors[entry.stored][0]]
 
     def plan_tensor(entry: _Entry) -> Planned:
         stored, shape = donor.tensors[entry.stored]
-        wanted = kept if entry.mix.is_copy else computed
-        final = wanted if wanted is not None and torch_dtype(stored).is_floating_point else torch_dtype(stored)
-
-        def make() -> torch.Tensor:
-            return merge_tensor(entry.mix, entry.canonical, lambda e: read(e, entry.stored, wanted), cut_of(entry.mix))
-
-        return Planned(str(final).removeprefix("torch."), shape, make)
+        first = entry.mix.sources[0][0]
+        wanted = stored if "float" not in stored or (dtype == "auto" and entry.mix.is_copy) else computed
+        if (entry.mix.is_copy or "float" not in stored) and stored == wanted and entry.stored in sources[first].ranges:
+            return Planned(wanted, shape, sources[first].ranges[entry.stored])
+        whole = entry.mix.parameter("trim") == "model"
+        if _streams(entry.mix, floats if whole else [entry.stored], sources, computed):
+            ranges = {name: sources[name].ranges[entry.stored] for name in entry.mix.experts}
+            cut = _kept(cuts, entry.mix, sources, partial(_streamed_cut, names=floats)) if whole else None
+            return Planned(wanted, shape, lambda: merged(entry.mix, ranges, cut))
+        into = None if dtype == "auto" and entry.mix.is_copy else computed
+        find = partial(_torch_cut, names=floats, dtype=computed)
+        cut = _kept(cuts, entry.mix, sources, find) if whole else None
+        return Planned(wanted, shape, lambda: [_made(entry, sources, into, cut)])
 
     shards: dict[str, list[_Entry]] = {}
     for entry in entries:
@@ -134,6 +130,58 @@ def _write_weights(folder: Path, entries: Sequence[_Entry], sources: Mapping[str
     if len(shards) > 1 or donor.indexed:
         index = {"metadata": {"total_size": size}, "weight_map": {e.name: e.shard for e in entries}}
         _write_json(folder / "model.safetensors.index.json", index)
+
+
+def _streams(mix: Mix, names: Sequence[str], sources: Mapping[str, Stored], dtype: str) -> bool:
+    """Whether numpy can compute these tensors from file to file: all are stored in the dtype to compute in."""
+    if mix.operation not in STREAMED or dtype not in FLOATS:
+        return False
+    stored = [sources[expert].ranges.get(name) for expert in mix.experts for name in names]
+    return all(tensor is not None and tensor.dtype == dtype for tensor in stored)
+
+
+def _kept(
+    known: dict[tuple[str, str, float], float],
+    mix: Mix,
+    sources: Mapping[str, Stored],
+    find: Callable[[Stored, Stored, float], float],
+) -> Callable[[str], float]:
+    """For TIES over the whole model: the magnitude under which an expert's changes are dropped, found once."""
+    base, density = str(mix.parameter("base")), float(mix.parameter("density") or 0.0)
+
+    def cut(expert: str) -> float:
+        if (expert, base, density) not in known:
+            known[expert, base, density] = find(sources[expert], sources[base], density)
+        return known[expert, base, density]
+
+    return cut
+
+
+def _streamed_cut(expert: Stored, base: Stored, density: float, names: Sequence[str]) -> float:
+    return model_cut([(expert.ranges[name], base.ranges[name]) for name in dict.fromkeys(names)], density)
+
+
+def _torch_cut(expert: Stored, base: Stored, density: float, names: Sequence[str], dtype: str) -> float:
+    wanted = torch_dtype(dtype)
+
+    def deltas() -> Iterator[torch.Tensor]:
+        for name in dict.fromkeys(names):
+            yield from task_vector(expert.read(name).to(wanted), base.read(name).to(wanted))
+
+    return threshold(deltas, density)
+
+
+def _made(
+    entry: _Entry, sources: Mapping[str, Stored], dtype: str | None, cut: Callable[[str], float] | None
+) -> memoryview:
+    """A tensor computed by torch, from inputs of ``dtype`` (None: as stored)."""
+    wanted = None if dtype is None else torch_dtype(dtype)
+
+    def read(expert: str) -> torch.Tensor:
+        tensor = sources[expert].read(entry.stored)
+        return tensor.to(wanted) if wanted is not None and tensor.is_floating_point() else tensor
+
+    return tensor_bytes(merge_tensor(entry.mix, entry.canonical, read, cut))
 
 
 def _config(plan: Plan, donor: Stored, dtype: str) -> dict[str, Any]:
@@ -167,12 +215,12 @@ def _record(plan: Plan, sources: Mapping[str, Stored], recipe_text: str, dtype: 
         "plan": {slot: mix.text for slot, mix in plan.mixes},
         "plan_digest": plan.digest,
         "dtype": dtype,
-        "experts": {name: source.digest for name, source in sources.items()},
+        "experts": {name: source.digest() for name, source in sources.items()},
     }
 
 
 def _card(title: str, plan: Plan, sources: Mapping[str, Stored], recipe_text: str) -> str:
-    experts = "\n".join(f"| {name} | `{source.digest[:16]}` |" for name, source in sources.items())
+    experts = "\n".join(f"| {name} | `{source.digest()[:16]}` |" for name, source in sources.items())
     recipe = f"Recipe: `{recipe_text}`\n\n" if recipe_text else ""
     return (
         f"---\nlibrary_name: transformers\ntags:\n- merge\n- layer-swapping\n---\n\n# {title}\n\n"
@@ -185,35 +233,3 @@ def _card(title: str, plan: Plan, sources: Mapping[str, Stored], recipe_text: st
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-@contextmanager
-def _atomic_folder(target: Path) -> Iterator[Path]:
-    """A hidden folder beside ``target`` that takes its name when the block ends well, and is removed otherwise."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    except OSError as error:
-        raise LayerswapError(f"cannot write to {str(target.parent)!r}: {error.strerror}") from error
-    try:
-        umask = os.umask(0)
-        os.umask(umask)
-        folder.chmod(0o777 & ~umask)
-        yield folder
-        for path in (*folder.iterdir(), folder):
-            _flush(path)
-        folder.rename(target)
-        _flush(target.parent)
-    except OSError as error:
-        raise LayerswapError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """Waits until a file, or a folder's list of names, is on the disk: a rename must not get there first."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,9 @@ from typing import Any
 
 from harness.errors import LayerswapError
 from harness.experts import LoadedExpert, canonical_names, relevant_config
-from harness.merging.storage import Source, read_config, read_headers
+from harness.merging.headers import kinds, read_folder
+from harness.merging.layout import is_tied, raw_config
+from harness.merging.storage import Source, read_config
 
 _TOKENIZER_FILES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
 # Reported under names of their own.
@@ -44,6 +46,8 @@ def preflight(experts: Mapping[str, Source]) -> None:
     Compares architecture, depth, vocabulary, tying, the rest of the config that matters, shapes, dtypes, and the
     tokenizers of those that have one. ``experts`` are folders, whose weights are not read, or loaded experts.
     """
+    if _plainly_fit(experts.values()):
+        return
     described = {name: describe(source) for name, source in experts.items()}
     if len(described) < 2:
         return
@@ -55,6 +59,31 @@ def preflight(experts: Mapping[str, Source]) -> None:
     ]
     if problems:
         raise LayerswapError(f"these checkpoints cannot be merged: {'. '.join(problems)}")
+
+
+def _plainly_fit(sources: Iterable[Source]) -> bool:
+    """Whether all are folders of one known architecture whose files say the same: transformers need not be asked."""
+    first = None
+    for source in sources:
+        if isinstance(source, LoadedExpert) or (config := raw_config(Path(source))) is None:
+            return False
+        folder = Path(source)
+        found = (
+            config.get("architectures"),
+            is_tied(config),
+            relevant_config(config),
+            {name: kind for name, kind in kinds(read_folder(folder)).items() if not name.endswith(_UNUSED)},
+            _tokenizer_files(folder),
+        )
+        first = found if first is None else first
+        if found != first:
+            return False
+    return first is not None
+
+
+def _tokenizer_files(folder: Path) -> list[tuple[str, str]]:
+    files = [folder / name for name in ("tokenizer.json", *_TOKENIZER_FILES) if (folder / name).is_file()]
+    return [(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]
 
 
 def differences(reference: Description, other: Description) -> list[str]:
@@ -106,7 +135,7 @@ def describe(source: Source) -> Description:
     else:
         folder = Path(source)
         config = read_config(folder)
-        tensors = read_headers(folder)[0]
+        tensors = kinds(read_folder(folder))
         architecture = next(iter(config.architectures or ()), config.model_type)
     text = config.get_text_config()
     tied = bool(text.tie_word_embeddings)

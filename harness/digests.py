@@ -1,0 +1,216 @@
+"""Digests of checkpoints, read from their files without torch and kept from run to run.
+
+A file counts as unchanged while device, inode, size and time of change are: then nothing of it is read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import harness
+from harness.errors import LayerswapError
+from harness.experts import Digested, config_digest, folder_digest
+from harness.files import replace_text
+from harness.merging.headers import INDEX, WEIGHTS, Range, read_folder
+from harness.merging.layout import known_places, raw_config
+from harness.plan import slot_names
+
+_BLOCK = 1 << 20
+_SLOTS, _FOLDER = "slot-digests", "folder-digest"
+
+
+class DigestCache(Protocol):
+    """Where digests are kept: text by kind and key."""
+
+    def document(self, kind: str, key: str) -> str | None:
+        """The text that was added under a kind and key, or None."""
+
+    def add_document(self, kind: str, key: str, text: str) -> None:
+        """Keeps ``text``."""
+
+
+class FileCache:
+    """A :class:`DigestCache` of a small file for each text, in ``folder``; without the right to write it keeps none."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def document(self, kind: str, key: str) -> str | None:
+        try:
+            return (self._folder / kind / key).read_text("utf-8")
+        except OSError:
+            return None
+
+    def add_document(self, kind: str, key: str, text: str) -> None:
+        try:
+            replace_text(self._folder / kind / key, text)
+        except OSError:
+            return
+
+
+def default_cache() -> FileCache:
+    """Of this user: in the folder that LAYERSWAP_CACHE names, else in the system's folder for caches."""
+    folder = os.environ.get("LAYERSWAP_CACHE")
+    system = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return FileCache((Path(folder).expanduser() if folder else Path(system) / "pytest-layerswap") / "digests")
+
+
+class Digests(NamedTuple):
+    """SHA-256 (hex) of each slot's weights and of the architecture: all that :func:`harness.experts.identity` needs."""
+
+    slot_digests: Mapping[str, str]
+    config_digest: str
+
+
+def slot_digests(
+    path: Path, dtype: str, base_path: Path | None = None, cache: DigestCache | None = None
+) -> Digests | None:
+    """The digests that :func:`harness.experts.load_expert` would find, from ``cache`` or else from the files.
+
+    None if that takes loading: for adapters, for another dtype than the stored one, for architectures that
+    :mod:`harness.merging.layout` does not know, and for configs that another version of transformers has written.
+    Then load the expert and :func:`remember` it.
+    """
+    key = _key(path, dtype, base_path)
+    kept = cache.document(_SLOTS, key) if cache is not None and key is not None else None
+    if kept is not None and (known := _from_json(kept)) is not None:
+        return known
+    found = None if (path / "adapter_config.json").is_file() else _from_files(path, dtype)
+    if found is not None and cache is not None and key is not None and key == _key(path, dtype, base_path):
+        cache.add_document(_SLOTS, key, _to_json(found))
+    return found
+
+
+def remember(path: Path, dtype: str, base_path: Path | None, cache: DigestCache, expert: Digested) -> None:
+    """Keeps the digests of an expert that has been loaded from ``path`` in ``dtype``."""
+    key = _key(path, dtype, base_path)
+    if key is not None:
+        cache.add_document(_SLOTS, key, _to_json(Digests(expert.slot_digests, expert.config_digest)))
+
+
+def start_folder_digest(path: Path, cache: DigestCache | None = None) -> Callable[[], str]:
+    """What gives :func:`harness.experts.folder_digest` of ``path``: known from ``cache``, or computed from now on.
+
+    Every byte of a checkpoint is read for it, so a thread does that while the caller does something else.
+    """
+    key = _key(path, "", None)
+    kept = cache.document(_FOLDER, key) if cache is not None and key is not None else None
+    if kept is not None:
+        return lambda: kept
+    found: list[str | OSError] = []
+
+    def compute() -> None:
+        try:
+            found.append(folder_digest(path))
+        except OSError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=compute, daemon=True)
+    thread.start()
+
+    def result() -> str:
+        thread.join()
+        digest = found[0]
+        if isinstance(digest, OSError):
+            raise digest
+        if cache is not None and key is not None and key == _key(path, "", None):
+            cache.add_document(_FOLDER, key, digest)
+        return digest
+
+    return result
+
+
+def _key(path: Path, dtype: str, base_path: Path | None) -> str | None:
+    """SHA-256 (hex) of all that digests depend on, none of it the weights; None if a file cannot be looked at."""
+    try:
+        folders = [path]
+        if (path / "adapter_config.json").is_file():
+            named = json.loads((path / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path") or ""
+            folders.append(Path(base_path if base_path is not None else named))
+        files = []
+        for folder in folders:
+            for pattern in ("*.safetensors", "*.safetensors.index.json", "*config.json"):
+                for file in sorted(folder.glob(pattern)):
+                    seen = file.stat()
+                    files.append(
+                        [str(file.resolve()), file.name, seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns]
+                    )
+    except (OSError, ValueError, AttributeError):
+        return None
+    versions = [harness.__version__, _version("transformers"), _version("peft") if len(folders) > 1 else ""]
+    return hashlib.sha256(json.dumps([files, dtype, versions]).encode()).hexdigest()
+
+
+def _from_files(path: Path, dtype: str) -> Digests | None:
+    config = raw_config(path)
+    # transformers writes what differs from its defaults: only the same version's file says the same as what it loads.
+    if config is None or config.get("transformers_version") != _version("transformers"):
+        return None
+    if (path / WEIGHTS).is_file() == (path / INDEX).is_file():
+        return None
+    try:
+        stored = read_folder(path)
+    except (OSError, ValueError, KeyError, TypeError, LayerswapError):  # loading says what is wrong
+        return None
+    places = known_places(config, stored)
+    named = config.get("dtype") or config.get("torch_dtype")
+    wanted = dtype if dtype != "auto" else named or next((tensor.dtype for tensor in stored.values()), "")
+    if places is None or any(tensor.dtype != wanted for tensor in stored.values()):
+        return None
+    slots: dict[str, dict[str, Range]] = {slot: {} for slot in slot_names(places.layers)}
+    for name, (slot, canonical) in places.tensors.items():
+        slots[slot][canonical] = stored[name]
+        for alias in places.tied[name]:
+            slots["head"][alias] = stored[name]
+    known: dict[tuple[str, ...], str] = {}
+    digests = {}
+    for slot, tensors in slots.items():
+        ranges = [tensors[name] for name in sorted(tensors)]
+        place = tuple(f"{tensor.path} {tensor.begin}" for tensor in ranges)
+        if place not in known:  # a tied head is hashed once
+            known[place] = _digest(ranges)
+        digests[slot] = known[place]
+    return Digests(digests, config_digest(config))
+
+
+def _digest(tensors: list[Range]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+        with tensor.path.open("rb") as stream:
+            stream.seek(tensor.begin)
+            left = tensor.end - tensor.begin
+            for block in iter(partial(stream.read, min(_BLOCK, left)), b""):
+                digest.update(block[:left])
+                left -= min(left, len(block))
+                if not left:
+                    break
+    return digest.hexdigest()
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _to_json(digests: Digests) -> str:
+    return json.dumps({"slots": dict(digests.slot_digests), "config": digests.config_digest})
+
+
+def _from_json(text: str) -> Digests | None:
+    try:
+        value = json.loads(text)
+        return Digests({str(slot): str(digest) for slot, digest in value["slots"].items()}, str(value["config"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,80 @@
+"""Writing safetensors files: stored tensors are copied as bytes, others come as bytes when their turn comes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from harness.errors import LayerswapError
+from harness.merging.headers import DTYPES, Range
+from harness.merging.ranges import copy_range, write_all
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A tensor to be written: dtype (torch's name), shape, and its bytes: a stored range, or what makes them."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    content: Range | Callable[[], Iterable[memoryview]]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Planned]) -> int:
+    """Writes a safetensors file, making each tensor when its turn comes; returns the bytes of all tensors.
+
+    What lies together in a source and in the result is copied together.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        size = math.prod(tensor.shape) * itemsize(tensor.dtype)
+        kind = next(stored for stored, known in DTYPES.items() if known == tensor.dtype)
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format wants the data aligned to 8 bytes
+    with ExitStack() as stack:
+        open_files: dict[Path, BinaryIO] = {}
+
+        def copy(run: list[Range]) -> None:
+            if run:
+                file = run[0].path
+                if file not in open_files:
+                    open_files[file] = stack.enter_context(file.open("rb", buffering=0))
+                copy_range(open_files[file], run[0].begin, run[-1].end, target)
+
+        target: BinaryIO = stack.enter_context(path.open("wb", buffering=0))
+        write_all(target, memoryview(len(text).to_bytes(8, "little") + text))
+        run: list[Range] = []
+        for name, planned in tensors.items():
+            content, expected = planned.content, math.prod(planned.shape) * itemsize(planned.dtype)
+            if isinstance(content, Range):
+                if content.end - content.begin != expected:
+                    raise LayerswapError(
+                        f"{str(content.path)!r} is damaged: {name} has another size than its shape says"
+                    )
+                if run and (run[-1].path, run[-1].end) != (content.path, content.begin):
+                    copy(run)
+                    run = []
+                run.append(content)
+                continue
+            copy(run)
+            run, written = [], 0
+            for block in content():
+                write_all(target, block)
+                written += block.nbytes
+            if written != expected:
+                raise LayerswapError(f"{name}: {written} bytes were made, planned were {expected} ({planned})")
+        copy(run)
+    return end
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes of an element of the type with this name in torch."""
+    bits = "".join(character for character in dtype.split("_")[0] if character.isdigit())
+    return int(bits) // 8 if bits else 1
