@@ -109,6 +109,7 @@ def _deviation(differences: Sequence[int], scale: int) -> float:
     return math.sqrt(squares / (n * (n - 1))) / scale if n > 1 else 0.0
 
 
+@lru_cache(maxsize=4096)
 def mcnemar(gained: int, lost: int) -> float:
     """Exact two-sided p that ``gained`` and ``lost`` come from a fair coin (McNemar 1947, exact by the binomial).
 
@@ -122,6 +123,7 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1.0, 2 * tail / (1 << total))
 
 
+@lru_cache(maxsize=4096)
 def tango(gained: int, lost: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval for the difference of two paired shares, ``(gained - lost) / n``.
 
