@@ -21,6 +21,7 @@ from harness.gating.pairing import RESOLUTION, IncomparableError, pair, whole_va
 
 RESAMPLES = 4_999
 SEED = 20_241_003
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Comparison:
         )
 
 
-def compare(score: Score, baseline: Score, confidence: float = 0.95) -> Comparison:
+def compare(score: Score, baseline: Score, confidence: float = CONFIDENCE) -> Comparison:
     """``score`` against ``baseline`` on the documents that both have, with interval and two-sided p.
 
     Right/wrong: the exact McNemar test (:func:`mcnemar`) and Tango's interval (:func:`tango`). Graded: a sign-flip
