@@ -19,7 +19,7 @@ from harness.evaluation.grid import Grid, read_cell
 from harness.evaluation.scores import Score
 from harness.experts import Digested
 from harness.files import replace_text
-from harness.gating.kept import compare_corpus_kept
+from harness.gating.corpus import compare_corpus
 from harness.plan import slot_names
 from harness.profiles import Profile
 from harness.reporting.results import (
@@ -218,7 +218,7 @@ def corpus_contrasts(
         for label, case_id in result.comparators.items():
             other = scores.get(case_id, {}).get(column)
             if method.corpus and other is not None and other.documents == method.documents:
-                found += [CorpusContrast(column, label, c) for c in compare_corpus_kept(method, other, cache)]
+                found += [CorpusContrast(column, label, c) for c in compare_corpus(method, other, cache=cache)]
     return tuple(found)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,8 +15,7 @@ from harness.evaluation.scores import Score
 from harness.gating.baselines import Baselines
 from harness.gating.failures import failure_text
 from harness.gating.floors import Floor, Outcome, Verdict, no_worse
-from harness.gating.kept import compare_kept
-from harness.gating.statistics import CONFIDENCE
+from harness.gating.statistics import compare
 from harness.options import Missing
 from harness.recipes import Expert, LayerSwap, Recipe
 from harness.reporting.results import CaseResult, ColumnResult
@@ -149,8 +147,7 @@ class Ablation:
         accepted = self.context.baselines.get(name, score.column)
         if accepted is not None and self.context.grid.settings.limit is not None:
             accepted = accepted.restricted_to(score.documents)
-        compare = partial(compare_kept, cache=self.context.cache)
-        versus_method = None if is_method else compare(score, method, CONFIDENCE)
+        versus_method = None if is_method else compare(score, method, cache=self.context.cache)
         words = floor.describe(score.higher_is_better)
         missing = self.context.missing if accepted is None else "warn"
         if self.context.recording or missing == "record":
@@ -161,7 +158,7 @@ class Ablation:
         elif accepted is None and is_method:
             outcome = Outcome(Verdict.NEW, None, words, "there is no accepted result for it yet")
         else:
-            outcome = floor.verdict(score, accepted or method, compare)
+            outcome = floor.verdict(score, accepted or method, self.context.cache)
         failing = {Verdict.FAIL, Verdict.INCOMPARABLE, Verdict.MISSING}
         failing |= {Verdict.INCONCLUSIVE} if self.context.strict else set()
         text = ""

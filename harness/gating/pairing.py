@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import sub
 
 from harness.errors import LayerswapError
 from harness.evaluation.scores import Score
@@ -45,7 +46,7 @@ class Paired:
     @property
     def differences(self) -> tuple[int, ...]:
         """Value minus baseline, document by document, in units of ``1 / scale``."""
-        return tuple(a - b for a, b in zip(self.values, self.baseline, strict=True))
+        return tuple(map(sub, self.values, self.baseline))
 
 
 def whole_values(score: Score) -> tuple[int, ...]:
@@ -56,15 +57,14 @@ def whole_values(score: Score) -> tuple[int, ...]:
 
     Raises :class:`LayerswapError` for a value outside [0, 1], or a right/wrong one that is neither 0 nor 1.
     """
-    allowed = (0.0, 1.0)
-    for i, value in enumerate(score.values):
-        if not 0.0 <= value <= 1.0 or not (score.graded or value in allowed):
-            expected = "0 or 1" if 0.0 <= value <= 1.0 else "0 to 1"
-            raise LayerswapError(
-                f"{score.column}: document {score.documents[i]} has the value {value}: expected {expected}"
-            )
-    scale = RESOLUTION if score.graded else 1
-    return tuple([round(value * scale) for value in score.values])
+    if not score.graded and set(score.values) <= {0.0, 1.0}:
+        return tuple(map(int, score.values))
+    for document, value in zip(score.documents, score.values, strict=True):
+        if not 0.0 <= value <= 1.0:
+            raise LayerswapError(f"{score.column}: document {document} has the value {value}: expected 0 to 1")
+        if not score.graded and value not in (0.0, 1.0):
+            raise LayerswapError(f"{score.column}: document {document} has the value {value}: expected 0 or 1")
+    return tuple([round(value * RESOLUTION) for value in score.values])
 
 
 def pair(score: Score, baseline: Score) -> Paired:

@@ -9,13 +9,15 @@ takes a second to import, which a re-run with every answer in store would spend 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from statistics import NormalDist
 from typing import Any
 
+from harness.cache import Cache, kept, key_of
 from harness.evaluation.scores import Score
 from harness.gating.pairing import RESOLUTION, IncomparableError, pair, whole_values
 
@@ -66,13 +68,13 @@ class Comparison:
         )
 
 
-def compare(score: Score, baseline: Score, confidence: float = CONFIDENCE) -> Comparison:
+def compare(score: Score, baseline: Score, confidence: float = CONFIDENCE, cache: Cache | None = None) -> Comparison:
     """``score`` against ``baseline`` on the documents that both have, with interval and two-sided p.
 
     Right/wrong: the exact McNemar test (:func:`mcnemar`) and Tango's interval (:func:`tango`). Graded: a sign-flip
     permutation test (Fisher 1935) and the interval of the studentised paired bootstrap (:func:`_bootstrap`), both
-    with a fixed seed; if no document differs the interval has no width and p is 1. Raises
-    :class:`IncomparableError` as :func:`pair` does.
+    with a fixed seed; if no document differs the interval has no width and p is 1. ``cache`` keeps what resampling
+    gives. Raises :class:`IncomparableError` as :func:`pair` does.
     """
     paired = pair(score, baseline)
     differences = paired.differences
@@ -80,9 +82,7 @@ def compare(score: Score, baseline: Score, confidence: float = CONFIDENCE) -> Co
     gained, lost = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     if score.graded:
         method = f"sign-flip permutation test, studentised paired bootstrap interval ({RESAMPLES} resamples)"
-        low, high = _bootstrap(differences, scale, confidence)
-        low, high = max(-1.0, low), min(1.0, high)
-        p = _sign_flip(differences)
+        low, high, p = _resampled(differences, scale, confidence, cache)
     else:
         method = "exact McNemar test, Tango score interval"
         low, high = tango(gained, lost, n, confidence)
@@ -206,6 +206,22 @@ def _signs(n: int) -> Any:
     import numpy as np
 
     return np.random.default_rng(SEED + 1).integers(0, 2, size=(RESAMPLES, n)).astype(np.float64) * 2 - 1
+
+
+def _resampled(
+    differences: Sequence[int], scale: int, confidence: float, cache: Cache | None
+) -> tuple[float, float, float]:
+    """Interval and p of graded differences in the order of the documents' digests, on which alone they depend."""
+    if not any(differences):
+        return 0.0, 0.0, 1.0
+
+    def made() -> str:
+        low, high = _bootstrap(differences, scale, confidence)
+        return json.dumps([max(-1.0, low), min(1.0, high), _sign_flip(differences)])
+
+    key = partial(key_of, ["graded", list(differences), scale, confidence], "numpy")
+    low, high, p = json.loads(kept(cache, "comparison", key, made))
+    return low, high, p
 
 
 def _bootstrap(values: Sequence[int], scale: int, confidence: float) -> tuple[float, float]:

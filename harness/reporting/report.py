@@ -26,7 +26,7 @@ from harness.reporting.sections import (
     pareto_section,
     provenance_section,
 )
-from harness.reporting.tables import family_details, family_table, frame, key_values, markdown
+from harness.reporting.tables import csv_text, family_details, family_table, key_values, markdown
 
 
 def render_report(run: RunResult) -> str:
@@ -81,13 +81,13 @@ def write_report(
     try:
         data = json.dumps(run.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         replace_text(folder / "results.json", data + "\n")
-        replace_text(folder / "results.csv", frame(run).to_csv(index=False, lineterminator="\n"))
+        replace_text(folder / "results.csv", csv_text(run))
         if samples:
-            write_samples(samples, folder / "samples.jsonl.gz")
+            write_samples(samples, folder / "samples.jsonl.gz", cache)
         drawn = figures(run, cache)
         for name, svg in drawn.items():
             replace_text(folder / FOLDER / f"{name}.svg", svg)
-        replace_text(folder / "report.html", render_page(run, samples, drawn))
+        replace_text(folder / "report.html", render_page(run, samples, drawn, cache=cache))
         replace_text(folder / "report.md", render_report(run))
     except (OSError, ValueError) as error:
         raise LayerswapError(f"{folder}: the report cannot be written: {error}") from error
