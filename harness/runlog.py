@@ -93,7 +93,7 @@ def parameter_changes(grid: Grid, cache: Cache | None = None) -> tuple[Parameter
         for row in changes(grid.experts)
     ]
     if cache is not None:
-        for name in grid.experts:
+        for name in dict.fromkeys(row.expert for row in rows):
             mine = [{**vars(row), "expert": ""} for row in rows if row.expert == name]
             cache.add_document("changes", _changes_key(grid.experts, name, grid.settings.device), json.dumps(mine))
     return tuple(rows)
