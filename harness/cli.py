@@ -165,21 +165,21 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _cache_ls(options: argparse.Namespace) -> None:
-    from harness.cache import show
+    from harness.caretaker import show
     from harness.evaluation.responses import default_path
 
     print(show(default_path()))
 
 
 def _cache_gc(options: argparse.Namespace) -> None:
-    from harness.cache import collect
+    from harness.caretaker import collect
     from harness.evaluation.responses import default_path
 
     print(collect(default_path(), options.days, options.size))
 
 
 def _cache_verify(options: argparse.Namespace) -> int:
-    from harness.cache import verify
+    from harness.caretaker import verify
     from harness.evaluation.responses import default_path
 
     found = verify(default_path())

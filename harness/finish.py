@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from harness.cache import Cache
 from harness.evaluation.scores import Score
 from harness.gating.baselines import Baselines, save_baselines
 from harness.options import Options
@@ -19,8 +20,12 @@ MOST_LINES = 40
 Scores = Mapping[str, Mapping[str, Score]]
 
 
-def finish(options: Options, folder: Path, order: Iterable[str], header: Mapping[str, str]) -> list[str]:
+def finish(
+    options: Options, folder: Path, order: Iterable[str], header: Mapping[str, str], cache: Cache | None = None
+) -> list[str]:
     """Writes everything from what the run's processes left in ``folder``; returns lines for the terminal.
+
+    ``cache`` has what earlier runs derived from the same results: see :mod:`harness.cache`.
 
     Raises :class:`LayerswapError` or :class:`OSError` if something cannot be written.
     """
@@ -38,9 +43,9 @@ def finish(options: Options, folder: Path, order: Iterable[str], header: Mapping
     lines = []
     if options.reports is not None:
         target = _unused(options.reports / name)
-        result = replace(result, corpus=corpus_contrasts(result, every))
+        result = replace(result, corpus=corpus_contrasts(result, every, cache))
         samples = collect(every, result.columns)
-        lines.append(f"report: {write_report(result, target, samples)}")
+        lines.append(f"report: {write_report(result, target, samples, cache)}")
         save_baselines(target / "scores.json", held, provenance(result))
     if options.accept_into is not None:
         lines += _accept(options, held, result)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.cache import Cache
 from harness.errors import LayerswapError
 from harness.evaluation.grid import Cell, Grid
 from harness.evaluation.scores import Score
@@ -52,7 +53,8 @@ class Context:
     """What the session knows when an item runs.
 
     ``recording``: results are about to be accepted, so none is refused. ``missing``: what a case without accepted
-    result comes to, as ``--ablation-missing`` has it.
+    result comes to, as ``--ablation-missing`` has it. ``cache`` keeps comparisons between runs. ``shown`` names the
+    benchmarks on which this process has recorded the method as every table's first row.
     """
 
     grid: Grid
@@ -62,6 +64,8 @@ class Context:
     strict: bool
     record: Callable[[CaseResult], None]
     command: str
+    cache: Cache | None = None
+    shown: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,9 @@ class Ablation:
             results[score.column] = result
             failures += [failure] if failure else []
         # The method is every table's first row, whether or not its own items were selected.
-        self.context.record(_result(*METHOD_CASE, METHOD, method_plan, method, _unheld(method)))
+        if benchmark not in self.context.shown:
+            self.context.record(_result(*METHOD_CASE, METHOD, method_plan, method, _unheld(method)))
+            self.context.shown.add(benchmark)
         self._note(benchmark, results)
         self.context.record(_result(self.family, self.case, self.recipe, plan, cell, results))
         if failures:
@@ -141,7 +147,7 @@ class Ablation:
         accepted = self.context.baselines.get(name, score.column)
         if accepted is not None and self.context.grid.settings.limit is not None:
             accepted = accepted.restricted_to(score.documents)
-        versus_method = None if is_method else compare(score, method)
+        versus_method = None if is_method else compare(score, method, cache=self.context.cache)
         words = floor.describe(score.higher_is_better)
         missing = self.context.missing if accepted is None else "warn"
         if self.context.recording or missing == "record":
@@ -152,7 +158,7 @@ class Ablation:
         elif accepted is None and is_method:
             outcome = Outcome(Verdict.NEW, None, words, "there is no accepted result for it yet")
         else:
-            outcome = floor.verdict(score, accepted or method)
+            outcome = floor.verdict(score, accepted or method, self.context.cache)
         failing = {Verdict.FAIL, Verdict.INCOMPARABLE, Verdict.MISSING}
         failing |= {Verdict.INCONCLUSIVE} if self.context.strict else set()
         text = ""

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from harness import cache
+from harness import caretaker as cache
 from harness.cli import main
 from harness.evaluation import store_schema
 from harness.evaluation.responses import FILE_NAME, Store
@@ -214,7 +214,7 @@ def test_gc_may_be_killed(path, monkeypatch, seed):
     store.close()
     code = """
 import time
-from harness.cache import collect
+from harness.caretaker import collect
 time.time = lambda: 86400 * 20_200.5
 print("begun", flush=True)
 collect(Path(sys.argv[1]), 90)
