@@ -20,12 +20,10 @@ MOST_LINES = 40
 Scores = Mapping[str, Mapping[str, Score]]
 
 
-def finish(
-    options: Options, folder: Path, order: Iterable[str], header: Mapping[str, str], cache: Cache | None = None
-) -> list[str]:
+def finish(options: Options, folder: Path, order: Iterable[str], header: Mapping[str, str], store: Cache) -> list[str]:
     """Writes everything from what the run's processes left in ``folder``; returns lines for the terminal.
 
-    ``cache`` has what earlier runs derived from the same results: see :mod:`harness.cache`.
+    ``store`` has the run's scores, and what earlier runs derived from the same ones: see :mod:`harness.cache`.
 
     Raises :class:`LayerswapError` or :class:`OSError` if something cannot be written.
     """
@@ -38,14 +36,14 @@ def finish(
     started = datetime.now()
     name = f"{profile.name}-{started:%Y%m%d-%H%M%S}"
     result = run_result(folder, name, profile, header, order)
-    every = scores(folder, result, profile)
+    every = scores(folder, result, profile, store)
     held = held_or_recorded(result, every)
     lines = []
     if options.reports is not None:
         target = _unused(options.reports / name)
-        result = replace(result, corpus=corpus_contrasts(result, every, cache))
+        result = replace(result, corpus=corpus_contrasts(result, every, store))
         samples = collect(every, result.columns)
-        lines.append(f"report: {write_report(result, target, samples, cache)}")
+        lines.append(f"report: {write_report(result, target, samples, store)}")
         save_baselines(target / "scores.json", held, provenance(result))
     if options.accept_into is not None:
         lines += _accept(options, held, result)

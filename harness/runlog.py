@@ -15,7 +15,8 @@ from typing import Any
 
 from harness.cache import Cache, key_of
 from harness.errors import LayerswapError
-from harness.evaluation.grid import Grid, read_cell
+from harness.evaluation.cells import CellReader, Documents
+from harness.evaluation.grid import Grid
 from harness.evaluation.scores import Score
 from harness.experts import Digested
 from harness.files import replace_text
@@ -52,16 +53,18 @@ def write_record(folder: Path, result: CaseResult) -> None:
 
 
 def write_facts(folder: Path, grid: Grid, cache: Cache | None = None) -> None:
-    """Adds what this process knows of the run: digests and changes of the experts it loaded, and seconds by stage."""
+    """Adds what this process knows of the run: digests and changes of its experts, editions, and seconds by stage."""
     loading, started = grid.seconds.get("load experts", 0.0), time.monotonic()
     moved = [asdict(change) for change in parameter_changes(grid, cache)]
     loading = grid.seconds.get("load experts", 0.0) - loading  # of a base that no case had needed
     seconds = {**grid.seconds, "compare experts": time.monotonic() - started - loading}
     digests = {
         name: hashlib.sha256(json.dumps(sorted(expert.slot_digests.items())).encode()).hexdigest()
-        for name, expert in grid.experts.items()
+        for name, expert in grid.digests.items()
     }
-    text = json.dumps({"experts": digests, "seconds": seconds, "changes": moved})
+    text = json.dumps(
+        {"experts": digests, "seconds": seconds, "changes": moved, "editions": dict(grid.editions), "work": grid.work}
+    )
     replace_text(folder / "facts" / f"{os.getpid()}.json", text)
 
 
@@ -72,13 +75,13 @@ def parameter_changes(grid: Grid, cache: Cache | None = None) -> tuple[Parameter
     loaded if need be. Sums of floats depend in their last bits on the device and the number of threads: what was
     found first is kept. Empty if no expert but the base is loaded, or if they do not fit the base.
     """
-    known = kept_changes(grid.experts, grid.settings.device, cache)
+    known = kept_changes(grid.digests, grid.settings.device, cache)
     if known is not None:
         return known
     from harness.merging.analysis import changes
 
     try:
-        grid.load((*grid.experts, "base"))
+        grid.load((*grid.digests, "base"))
     except LayerswapError:  # a table beside the results: what no case needed must not fail the run
         return ()
     rows = [
@@ -90,12 +93,12 @@ def parameter_changes(grid: Grid, cache: Cache | None = None) -> tuple[Parameter
             row.mean_absolute,
             row.relative if row.base_squared_sum else None,
         )
-        for row in changes(grid.experts)
+        for row in changes({name: grid.experts[name] for name in grid.digests})
     ]
     if cache is not None:
         for name in dict.fromkeys(row.expert for row in rows):
             mine = [{**vars(row), "expert": ""} for row in rows if row.expert == name]
-            cache.add_document("changes", _changes_key(grid.experts, name, grid.settings.device), json.dumps(mine))
+            cache.add_document("changes", _changes_key(grid.digests, name, grid.settings.device), json.dumps(mine))
     return tuple(rows)
 
 
@@ -187,12 +190,14 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
     )
 
 
-def scores(folder: Path, result: RunResult, profile: Profile) -> dict[str, dict[str, Score]]:
+def scores(folder: Path, result: RunResult, profile: Profile, store: Documents) -> dict[str, dict[str, Score]]:
     """Per-document scores by case and column, of everything that the run shows."""
     found: dict[str, dict[str, Score]] = {}
+    editions = {name: edition for fact in _read(folder / "facts") for name, edition in fact["editions"].items()}
+    reader = CellReader(store)
     for case in result.cases:
         for benchmark in profile.benchmarks:
-            cell = read_cell(folder, case.identity, benchmark)
+            cell = reader.read(editions[benchmark], benchmark, case.identity) if benchmark in editions else None
             for score in cell.scores if cell else ():
                 if score.column in case.columns:
                     found.setdefault(case.case_id, {})[score.column] = score
