@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import compileall
+import itertools
 import json
 import os
 import subprocess
@@ -80,7 +81,7 @@ def measure(notes: str, arguments: list[str]) -> None:
 
 def _show(name: str, noted: dict[str, Any], ended: float) -> None:
     times = noted["times"]
-    spans = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(times, times[1:], strict=False)]
+    spans = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(times)]
     spans.append((ended - times[0][0], times[-1][1]))
     cells = "".join(f"{f'{wall:.2f} {cpu:.2f}':>22}" for wall, cpu in spans)
     print(f"{name:8}{cells}   imported: {', '.join(noted['imported'])}")
