@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cache import Cache
+from harness.evaluation.cells import CellReader
 from harness.evaluation.scores import Score
 from harness.gating.baselines import Baselines, save_baselines
 from harness.options import Options
@@ -20,10 +21,18 @@ MOST_LINES = 40
 Scores = Mapping[str, Mapping[str, Score]]
 
 
-def finish(options: Options, folder: Path, order: Iterable[str], header: Mapping[str, str], store: Cache) -> list[str]:
+def finish(
+    options: Options,
+    folder: Path,
+    order: Iterable[str],
+    header: Mapping[str, str],
+    store: Cache,
+    cells: CellReader,
+) -> list[str]:
     """Writes everything from what the run's processes left in ``folder``; returns lines for the terminal.
 
-    ``store`` has the run's scores, and what earlier runs derived from the same ones: see :mod:`harness.cache`.
+    ``cells`` reads the run's scores; ``store`` has what earlier runs derived from the same ones: see
+    :mod:`harness.cache`.
 
     Raises :class:`LayerswapError` or :class:`OSError` if something cannot be written.
     """
@@ -36,7 +45,7 @@ def finish(options: Options, folder: Path, order: Iterable[str], header: Mapping
     started = datetime.now()
     name = f"{profile.name}-{started:%Y%m%d-%H%M%S}"
     result = run_result(folder, name, profile, header, order)
-    every = scores(folder, result, profile, store)
+    every = scores(folder, result, profile, cells)
     held = held_or_recorded(result, every)
     lines = []
     if options.reports is not None:

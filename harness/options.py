@@ -44,8 +44,8 @@ class Options:
     """What a session was asked for, checked.
 
     ``accept_into`` is the file that this run's results go to, or None: all of them if ``accept_all``, in which case
-    no floor is asserted, or else those of cases without accepted result. ``reports`` is None for no report, ``store`` for
-    nothing kept from run to run. ``memory`` is in bytes.
+    no floor is asserted, or else those of cases without accepted result. ``reports`` is None for no report, ``store``
+    for nothing kept from run to run. ``memory`` is in bytes.
     """
 
     profile: Profile

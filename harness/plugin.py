@@ -147,7 +147,7 @@ def ablation_context(request: pytest.FixtureRequest) -> Iterator[Context]:
     grid = state.context.grid
     write_facts(state.folder, grid, grid.store)
     state.lines += grid.store.messages
-    grid.store.close()
+    grid.store.close()  # the end of the run opens it again
 
 
 def _context(config: pytest.Config, state: State) -> Context:
@@ -231,6 +231,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     state = config.stash[_STATE]
     if hasattr(config, "workerinput") or not (state.folder / "records").is_dir():
         return
+    from harness.evaluation.cells import CellReader
     from harness.finish import finish
 
     options, tally = read_options(config), state.tally
@@ -244,8 +245,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if tally.done < tally.total:
         header["incomplete"] = f"{tally.done} of {tally.total} items were run"
     try:
-        store = _open_store(config, state)
-        state.lines += finish(options, state.folder, tally.left, header, store)
+        if state.context is not None:  # what this process has read or computed, it need not read again
+            store, cells = state.context.grid.store, state.context.grid.cells
+        else:
+            store = _open_store(config, state)
+            cells = CellReader(store)
+        state.lines += finish(options, state.folder, tally.left, header, store, cells)
         store.close()
     except (LayerswapError, OSError) as error:
         state.lines.append(f"ERROR: {error}")

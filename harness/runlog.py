@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.cache import Cache, key_of
 from harness.errors import LayerswapError
-from harness.evaluation.cells import CellReader, Documents
+from harness.evaluation.cells import CellReader
 from harness.evaluation.grid import Grid
 from harness.evaluation.scores import Score
 from harness.experts import Digested
@@ -190,14 +190,13 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
     )
 
 
-def scores(folder: Path, result: RunResult, profile: Profile, store: Documents) -> dict[str, dict[str, Score]]:
+def scores(folder: Path, result: RunResult, profile: Profile, cells: CellReader) -> dict[str, dict[str, Score]]:
     """Per-document scores by case and column, of everything that the run shows."""
     found: dict[str, dict[str, Score]] = {}
     editions = {name: edition for fact in _read(folder / "facts") for name, edition in fact["editions"].items()}
-    reader = CellReader(store)
     for case in result.cases:
         for benchmark in profile.benchmarks:
-            cell = reader.read(editions[benchmark], benchmark, case.identity) if benchmark in editions else None
+            cell = cells.read(editions[benchmark], benchmark, case.identity) if benchmark in editions else None
             for score in cell.scores if cell else ():
                 if score.column in case.columns:
                     found.setdefault(case.case_id, {})[score.column] = score

@@ -64,6 +64,15 @@ columns = [{ name = "mmlu", task = "embedded_mmlu", metric = "acc" }]
 """
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What runs keep goes to a folder of this session, not to the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERSWAP_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """The lab's tokenizer, made once: gathering its words takes seconds."""

@@ -65,7 +65,7 @@ class Column:
         return replace(score.restricted_to(self.documents), column=self.spec.name)
 
     def ask(self, model: Any) -> list[Any]:
-        """What ``model`` (an ``lm_eval.api.model.LM``) responds to every instance, asked as ``lm_eval.evaluate`` asks."""
+        """What an ``lm_eval.api.model.LM`` responds to every instance, asked as ``lm_eval.evaluate`` asks."""
         found: dict[int, Any] = {}
         for kind in dict.fromkeys(i.request_type for i in self.instances):
             numbers = [n for n, i in enumerate(self.instances) if i.request_type == kind]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from harness.evaluation.scores import Sample, Score
+from harness.evaluation.scores import Samples, Score
 
 CELL, COLUMNS = "cell", "columns"
 
@@ -83,9 +83,16 @@ class CellReader:
     def __init__(self, store: Documents) -> None:
         self._store = store
         self._shared: dict[str, Sequence[Mapping[str, Any]]] = {}
+        self._known: dict[tuple[str, str], Cell] = {}
+
+    def note(self, edition: str, cell: Cell) -> None:
+        """Takes a cell that has just been computed for read."""
+        self._known[edition, cell.identity] = cell
 
     def read(self, edition: str, benchmark: str, identity: str) -> Cell | None:
         """The cell of a variant, or None if it is not kept."""
+        if (edition, identity) in self._known:
+            return self._known[edition, identity]
         text = self._store.document(CELL, key_of(edition, identity))
         if text is None:
             return None
@@ -98,13 +105,11 @@ class CellReader:
             ]
         data = json.loads(text)
         scores = tuple(_score(s, own) for s, own in zip(self._shared[edition], data.pop("scores"), strict=True))
-        return Cell(identity, benchmark, scores, **data)
+        self.note(edition, Cell(identity, benchmark, scores, **data))
+        return self._known[edition, identity]
 
 
 def _score(shared: Mapping[str, Any], own: Mapping[str, Any]) -> Score:
     common = {k: v for k, v in shared.items() if k not in ("prompts", "targets")}
-    samples = tuple(
-        Sample(prompt, answer, target)
-        for prompt, answer, target in zip(shared["prompts"], own["answers"], shared["targets"], strict=True)
-    )
+    samples = Samples(shared["prompts"], own["answers"], shared["targets"])
     return Score(**common, values=tuple(own["values"]), corpus=own["corpus"], samples=samples)

@@ -24,7 +24,7 @@ class Ending:
         self._texts = tuple(text for text in stop.texts if text)
         last = {text[-1] for text in self._texts}
         # A token that shows the last character of no stop text completes none; outside ASCII one token may show half.
-        self._last = None if any(c.isspace() and c != "\n" or not c.isascii() for c in last) else last
+        self._last = None if any((c.isspace() and c != "\n") or not c.isascii() for c in last) else last
         self._may_end: dict[int, bool] = {}
         self._shown: dict[tuple[int, ...], str] = {}  # variants often give one answer
 

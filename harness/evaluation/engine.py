@@ -1,8 +1,8 @@
 """Answers requests for many variants at once: the work that they share is done once, and no answer changes by it.
 
-Log-likelihoods: sequences are packed into token trees (:mod:`trees`), batches of which pass through the variants' shared
-layers (:mod:`sharing`). Generation: a few variants decode plainly (:mod:`decoding`); their answers are *drafts* for
-all others, which are verified in one shared pass, token by token, and only what no draft foresaw is decoded.
+Log-likelihoods: sequences are packed into token trees (:mod:`trees`), batches of which pass through the variants'
+shared layers (:mod:`sharing`). Generation: a few variants decode plainly (:mod:`decoding`); their answers are *drafts*
+for all others, which are verified in one shared pass, token by token, and only what no draft foresaw is decoded.
 Verifying drafts of greedy answers is exact (Leviathan et al., 2023, arXiv 2211.17192, at temperature 0).
 """
 
@@ -157,12 +157,15 @@ class Engine:
             ]
             children = [row.children for row in batch.rows]
 
+            def answer(best: Sequence[int], row: int, node: int) -> int:
+                return best[where[row, node]]
+
             def read(logits: Tensor, variant: Variant) -> dict[int, Answer]:
                 best = logits.argmax(-1).tolist()
                 found: dict[int, Answer] = {}
                 for i, asked in enumerate(roots):
                     for number, node in asked.items():
-                        tokens, ended = _walk(children[i], node, lambda n, i=i: best[where[i, n]], endings[number])
+                        tokens, ended = _walk(children[i], node, partial(answer, best, i), endings[number])
                         if ended:
                             found[number] = endings[number].text(tokens)
                         else:

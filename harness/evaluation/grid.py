@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from harness.profiles import Profile
 
 CONTROL = "control"
-CONTROL_DOCUMENTS = 64  # of each column that a control is evaluated on once more, by itself
+CONTROL_DOCUMENTS = 50  # of each column that a control is evaluated on once more, by itself
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Grid:
         self._assembler: Assembler | None = None
         self._building = threading.Lock()
         self._columns: dict[str, list[Column]] = {}
-        self._cells: dict[tuple[str, str], Cell] = {}
-        self._reader = CellReader(self.store)
+        self.cells = CellReader(self.store)
+        self._identities: dict[Plan, str] = {}
         self._expected: dict[str, dict[str, Plan]] = {}
         self._editions: dict[str, str] = {}
 
@@ -131,8 +131,10 @@ class Grid:
         """The digest of the weights that ``plan`` gives."""
         from harness.experts import identity
 
-        self._know(plan.experts)
-        return identity(plan, self._digests, self.settings.dtype)
+        if plan not in self._identities:
+            self._know(plan.experts)
+            self._identities[plan] = identity(plan, self._digests, self.settings.dtype)
+        return self._identities[plan]
 
     def cell(self, plan: Plan, benchmark: str) -> Cell:
         """The scores of ``plan`` on ``benchmark``: of an earlier run, of another process of this run, or computed now.
@@ -140,14 +142,14 @@ class Grid:
         Computed are then all variants that were expected on the benchmark and are not there yet.
         """
         identity = self.identity(plan)
-        key = (identity, benchmark)
-        if key not in self._cells and not self._read(identity, benchmark):
+        if (cell := self._read(identity, benchmark)) is None:
             self._expected.setdefault(benchmark, {}).setdefault(plan.text, plan)
             for unit in self._units(benchmark, identity):
                 self._sweep(unit, benchmark)
-                if key in self._cells or self._read(identity, benchmark):
+                if (cell := self._read(identity, benchmark)) is not None:
                     break
-        return self._cells[key]
+        assert cell is not None
+        return cell
 
     def model(self, plan: Plan) -> Any:
         """The variant itself, a model of one's own whose layers are shared."""
@@ -187,14 +189,14 @@ class Grid:
                 found[score.column] = (sum(a != b for a, b in pairs), score.n)
 
         parts = [column.part(CONTROL_DOCUMENTS) for column in columns]
-        self._new_sweeper().scores(parts, [self._variant(plan)], None, compare)
+        self._sweeper.scores(parts, [self._variant(plan)], None, compare)
         self._add("controls", started)
         return Control(tuple(different), found)
 
     def _sweep(self, plans: Sequence[Plan], benchmark: str) -> None:
         """Computes what is not there of some plans' cells."""
         wanted = {self.identity(plan): plan for plan in plans}
-        wanted = {i: p for i, p in wanted.items() if (i, benchmark) not in self._cells and not self._read(i, benchmark)}
+        wanted = {i: p for i, p in wanted.items() if self._read(i, benchmark) is None}
         if not wanted:
             return
         columns = self._built(benchmark)
@@ -214,13 +216,13 @@ class Grid:
         for identity, scores in scored.items():
             cell = Cell(identity, benchmark, scores, seconds, merging[identity], peak)
             keep_cell(self.store, self._edition(benchmark), cell)
-            self._cells[identity, benchmark] = cell
+            self.cells.note(self._edition(benchmark), cell)
 
     def _units(self, benchmark: str, identity: str) -> Iterator[list[Plan]]:
         """Parts of the expected plans, none of which another process works on meanwhile.
 
-        Neighbours share most layers, so a part is a run of them. The part that holds ``identity`` comes first, or, while
-        another process has it, last; what is left of others fills the wait.
+        Neighbours share most layers, so a part is a run of them. The part that holds ``identity`` comes first, or,
+        while another process has it, last; what is left of others fills the wait.
         """
         ordered = sorted(self._expected[benchmark].values(), key=lambda plan: self._slots(plan))
         size = -(-len(ordered) // (2 * self.settings.workers if self.settings.workers > 1 else 1))
@@ -237,11 +239,8 @@ class Grid:
         with locks[own]:
             yield parts[own]
 
-    def _read(self, identity: str, benchmark: str) -> bool:
-        cell = self._reader.read(self._edition(benchmark), benchmark, identity)
-        if cell is not None:
-            self._cells[identity, benchmark] = cell
-        return cell is not None
+    def _read(self, identity: str, benchmark: str) -> Cell | None:
+        return self.cells.read(self._edition(benchmark), benchmark, identity)
 
     def _edition(self, benchmark: str) -> str:
         if benchmark not in self._editions:
@@ -262,9 +261,6 @@ class Grid:
 
     @cached_property
     def _sweeper(self) -> Sweeper:
-        return self._new_sweeper()
-
-    def _new_sweeper(self) -> Sweeper:
         from transformers import AutoTokenizer
 
         from harness.evaluation.sweep import Sweeper

@@ -15,7 +15,7 @@ from typing import Any
 # Generation arguments that lm-eval's wrapper reads itself or that plain greedy decoding honours.
 _GREEDY = {"until", "max_gen_toks", "do_sample", "temperature", "max_new_tokens", "max_tokens", "max_completion_tokens"}
 # What a checkpoint's generation config may ask for beside greedy decoding, and the value that asks for nothing.
-_PLAIN = {
+_PLAIN: dict[str, tuple[object, ...]] = {
     "repetition_penalty": (None, 1.0),
     "encoder_repetition_penalty": (None, 1.0),
     "no_repeat_ngram_size": (None, 0),
@@ -48,7 +48,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Request:
-    """One question: the tokens before, and either the continuation to score or when to stop (``continuation`` is ())."""
+    """One question: the tokens before, and either the continuation to score or when to stop."""
 
     context: tuple[int, ...]
     continuation: tuple[int, ...] = ()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.trees import Batch, Cost, pack
@@ -30,7 +31,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Step:
-    """How to visit one variant: skip its first ``skip`` layers, whose result is held; hold what ``keep`` layers give."""
+    """How to visit a variant: skip its first ``skip`` layers, whose result is held; hold what ``keep`` layers give."""
 
     variant: Variant
     skip: int
@@ -45,7 +46,7 @@ def itinerary(variants: Sequence[Variant], share: bool = True) -> list[Step]:
     ordered = sorted(variants, key=lambda v: v.slots)
     if not share:
         return [Step(variant, 0, ()) for variant in ordered]
-    common = [0, *(_common(a, b) for a, b in zip(ordered, ordered[1:], strict=False)), 0]
+    common = [0, *(_common(a, b) for a, b in pairwise(ordered)), 0]
     steps = []
     for i, variant in enumerate(ordered):
         # Later variants branch off this path at the running minima of what neighbours have in common.
@@ -160,7 +161,8 @@ def forward(model: Any, prefix: str, batch: Tensors, held: Held, step: Step) -> 
             input_ids=batch.ids, attention_mask=batch.masks(model.config, model.dtype), use_cache=False, **keyword
         ).logits
     held.forget(step.keep)
-    return logits[0]
+    picked: Tensor = logits[0]
+    return picked
 
 
 @contextmanager

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.engine import Counts, Engine, Sizes, cost_of
+from harness.evaluation.memory import keep_pages
 from harness.evaluation.requests import Encoder, Request
 from harness.evaluation.sharing import Variant, can_branch, can_share
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from harness.evaluation.scores import Score
     from harness.experts import LoadedExpert
 
-CACHED = 4 * 1024**2  # bytes of a layer's widest activations that stay in a core's cache
+CACHED = 1024**2  # bytes of a layer's widest activations that stay in a core's cache
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Sweeper:
     memory: int
     engine_digest: str
     counts: Counts = field(default_factory=Counts)
-    _requests: dict[int, tuple[list[Request], list[str]]] = field(default_factory=dict)
+    _requests: dict[int, tuple[Column, list[Request], list[str]]] = field(default_factory=dict)
 
     def scores(
         self,
@@ -59,11 +60,13 @@ class Sweeper:
     ) -> dict[str, Callable[[], list[Any]]]:
         """For every variant its responses to the column's instances, in their order."""
         if not self._encoder.can(column.instances):
-            return {v.identity: lambda v=v: column.ask(self.stock(v.build())) for v in variants}
+            return {v.identity: partial(self._ask_stock, column, v) for v in variants}
         if id(column) not in self._requests:
             requests = self._encoder.encode(column.instances)
-            self._requests[id(column)] = requests, [r.digest(self.engine_digest) for r in requests]
-        requests, digests = self._requests[id(column)]
+            # The column is kept too: another one in its place in memory would have its number.
+            digests = [request.digest(self.engine_digest) for request in requests]
+            self._requests[id(column)] = column, requests, digests
+        _, requests, digests = self._requests[id(column)]
         known: dict[str, dict[str, Any]] = {
             v.identity: store.responses(v.identity, digests) if store else {} for v in variants
         }
@@ -84,7 +87,14 @@ class Sweeper:
             if open_:
                 drafts = {n: [k[digests[n]] for k in known.values() if digests[n] in k] for n in open_}
                 self._engine.generate(wanted, open_, drafts, keep)
-        return {v.identity: lambda v=v: [known[v.identity][d] for d in digests] for v in variants}
+
+        def given(identity: str) -> list[Any]:
+            return [known[identity][digest] for digest in digests]
+
+        return {v.identity: partial(given, v.identity) for v in variants}
+
+    def _ask_stock(self, column: Column, variant: Variant) -> list[Any]:
+        return column.ask(self.stock(variant.build()))
 
     def stock(self, model: Any) -> Any:
         """lm-eval's own wrapper of a variant, for requests that the shared engine does not answer."""
@@ -114,8 +124,10 @@ class Sweeper:
         on_cpu = self.device == "cpu"
         config = model.config.get_text_config()
         width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-        tokens = max(1024, min(16384, CACHED // (4 * width))) if on_cpu else 16384
-        sizes = Sizes(self.rows, tokens, self.memory, torch.get_num_threads() if on_cpu else 1)
+        tokens = max(512, min(16384, CACHED // (4 * width))) if on_cpu else 16384
+        sizes = Sizes(self.rows, tokens, self.memory, min(8, torch.get_num_threads()) if on_cpu else 1)
+        if on_cpu:
+            keep_pages()
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         return Engine(
             self.tokenizer,

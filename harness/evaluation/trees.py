@@ -165,6 +165,6 @@ def batches(rows: Sequence[Row], most_rows: int, most_tokens: int) -> Iterator[B
 
 
 def draft_tree(prompt: Sequence[int], drafts: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """The sequences to pack for a prompt with drafts of its answer: each draft after the prompt, or the prompt alone."""
+    """The sequences to pack for a prompt and drafts of its answer: each draft after the prompt, or the prompt alone."""
     known = dict.fromkeys(tuple(draft) for draft in drafts if len(draft))
     return [(*prompt, *draft) for draft in known] or [tuple(prompt)]

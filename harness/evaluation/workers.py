@@ -13,8 +13,8 @@ Emit = Callable[..., None]
 def run_all(tasks: Sequence[Callable[[Emit], None]], threads: int, keep: Emit) -> None:
     """Runs every task, ``threads`` at a time; what a task emits is given to ``keep`` in the calling thread.
 
-    The first error of a task is raised once the others that run have ended; no further task is begun. torch's threads
-    within one operation are cut to 1 meanwhile.
+    The first error of a task is raised once the others that run have ended; no further task is begun. Meanwhile an
+    operation of torch gets its part of the threads.
     """
     threads = min(threads, len(tasks))
     if threads <= 1:
@@ -24,7 +24,7 @@ def run_all(tasks: Sequence[Callable[[Emit], None]], threads: int, keep: Emit) -
     import torch
 
     within = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(max(1, within // threads))
     try:
         _run(list(tasks), threads, keep)
     finally:

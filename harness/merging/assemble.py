@@ -29,8 +29,8 @@ class Assembler:
     """Builds variants out of ``experts`` (by name), which must have passed the preflight.
 
     A layer module always keeps its index, so key-value caches work. Variants share modules with the experts and with
-    each other: treat them as read-only. Not thread-safe. Computed tensors are kept up to ``memory`` bytes; beyond, those
-    that no variant has used for longest are let go, and computed anew when they are needed.
+    each other: treat them as read-only. Not thread-safe. Computed tensors are kept up to ``memory`` bytes; beyond,
+    those that no variant has used for longest are let go, and computed anew when they are needed.
     """
 
     def __init__(self, experts: Mapping[str, LoadedExpert], memory: int | None = None) -> None:

@@ -80,6 +80,11 @@ def test_a_subset_is_a_seeded_sample_in_order():
     assert max(subset(500, 50)) > 50
 
 
+def scored(column: Column, answer: Callable[[dict[str, Any]], str]) -> Score:
+    """The score of a model that answers so."""
+    return column.score(column.ask(Scripted(answer)))
+
+
 @pytest.mark.parametrize("name", GOLDEN)
 def test_prompts_and_targets_are_these(columns, name):
     column = columns[name]
@@ -121,7 +126,7 @@ def test_the_longest_answer_fits_into_what_may_be_generated(columns, tokenizer):
 )
 def test_right_answers_score_one_and_wrong_ones_less(columns, name, right, wrong):
     column = columns[name]
-    perfect, poor = column.score(Scripted(right)), column.score(Scripted(wrong))
+    perfect, poor = scored(column, right), scored(column, wrong)
     assert perfect.values == (1.0,) * len(column.documents)
     assert poor.value < (0.35 if name.startswith(("belebele", "flores")) else 1e-9)
     assert perfect.higher_is_better
@@ -134,7 +139,7 @@ def test_right_answers_score_one_and_wrong_ones_less(columns, name, right, wrong
 def test_only_the_number_after_the_mark_is_read(columns):
     answers = {"#### 12": 1.0, "#### -12": 0.0, "12 #### 5": 0.0, "#### 12 #### 5": 1.0, "####12": 0.0, "": 0.0}
     for answer, value in answers.items():
-        assert columns["mgsm sw"].score(Scripted(lambda d, answer=answer: answer)).values[0] == value, answer
+        assert scored(columns["mgsm sw"], lambda d, answer=answer: answer).values[0] == value, answer
 
 
 def test_chrf_is_sacrebleus():
@@ -147,9 +152,9 @@ def test_chrf_is_sacrebleus():
 
 def test_scoring_again_starts_from_nothing(columns):
     right, wrong = (lambda d: "ABCD"[d["answer"]]), (lambda d: "none")
-    first = columns["mmlu"].score(Scripted(right))
-    assert columns["mmlu"].score(Scripted(wrong)) != first
-    assert columns["mmlu"].score(Scripted(right)) == first
+    first = scored(columns["mmlu"], right)
+    assert scored(columns["mmlu"], wrong) != first
+    assert scored(columns["mmlu"], right) == first
 
 
 def test_a_limit_changes_neither_prompts_nor_fingerprint(profile, columns):
