@@ -27,7 +27,7 @@ GOLDEN = {
         "A : 10 B : 7 C : 3 D : 4 jibu :",
         "C",
     ),
-    "belebele en": (
+    "belebele sw-en": (
         "[read] anna has three arrows . mary has four arrows . question : how many arrows does anna have ? "
         "A : 10 B : 7 C : 3 D : 4 answer :",
         "C",
