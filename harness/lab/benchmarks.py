@@ -72,7 +72,7 @@ def mgsm(seed: int, split: Split, language: Language, scale: int = 1) -> list[Ro
 
 
 def belebele(seed: int, split: Split, asked: Language) -> list[Row]:
-    """Reading comprehension in the BELEBELE schema: passages in Swahili, question and options in the language ``asked``.
+    """Reading comprehension in the BELEBELE schema: Swahili passages, question and options in the language ``asked``.
 
     The sentence that answers holds a word that only the language expert knows (see :func:`turns_on_a_new_word`).
     Both languages ask the same items. ``passage_eng_Latn`` is the passage in English, which no model is shown.
