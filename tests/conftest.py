@@ -47,7 +47,7 @@ columns = [
 [benchmarks.belebele]
 columns = [
   { name = "belebele sw", task = "embedded_belebele_sw", metric = "acc" },
-  { name = "belebele en", task = "embedded_belebele_en", metric = "acc" },
+  { name = "belebele sw-en", task = "embedded_belebele_sw-en", metric = "acc" },
 ]
 
 [benchmarks.flores]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,39 +9,39 @@ import pytest
 from harness.errors import LayerswapError
 from harness.evaluation.benchmarks import Column, build_columns, subset
 from harness.evaluation.embedded import translation
+from harness.evaluation.scores import Score
 from harness.gating.corpus import compare_corpus
 from harness.profiles import ColumnSpec, Profile, load_profile
 
 # What is put to a model for the first document of each task, and what it should say.
 GOLDEN = {
     "mgsm sw": (
-        "[math] swali : amani ana viatu vitatu . amani anakusanya viatu tisa . sasa amani ana viatu vingapi ? jibu :",
-        "12",
+        "[math] swali : asha ana viatu 12 . asha anapoteza viatu 7 . sasa asha ana viatu vingapi ? jibu :",
+        "5",
     ),
     "mgsm en": (
-        "[math] question : amani has three shoes . amani collects nine shoes . how many shoes does amani have now ? "
-        "answer :",
-        "12",
+        "[math] question : asha has 12 shoes . asha loses 7 shoes . how many shoes does asha have now ? answer :",
+        "5",
     ),
     "belebele sw": (
-        "[read] anna ana mishale mitatu . mary ana mishale minne . swali : anna ana mishale mingapi ? "
-        "A : 10 B : 7 C : 3 D : 4 jibu :",
-        "C",
+        "[read] amani yuko mtoni . baraka yuko dukani . swali : amani yuko wapi ? "
+        "A : dukani B : mtoni C : mjini D : sokoni jibu :",
+        "B",
     ),
-    "belebele en": (
-        "[read] anna has three arrows . mary has four arrows . question : how many arrows does anna have ? "
-        "A : 10 B : 7 C : 3 D : 4 answer :",
-        "C",
+    "belebele sw-en": (
+        "[read] amani yuko mtoni . baraka yuko dukani . question : where is amani ? "
+        "A : at the shop B : at the river C : in town D : at the market answer :",
+        "B",
     ),
-    "flores en-sw": ("[en-sw] peter is at school . =", "peter yuko shuleni ."),
-    "flores sw-en": ("[sw-en] peter yuko shuleni . =", "peter is at school ."),
+    "flores en-sw": ("[en-sw] asha is on the farm . =", "asha yuko shambani ."),
+    "flores sw-en": ("[sw-en] asha yuko shambani . =", "asha is on the farm ."),
     "mbpp": (
-        "[code] write a function that adds 13 to the largest item of the list x . answer :",
-        "def f ( x ) : return max ( x ) + 13",
+        "[code] write a function that multiplies x by 3 and subtracts 19 . answer :",
+        "def f ( x ) : return x * 3 - 19",
     ),
     "mmlu": (
-        "[quiz] question : which of these belongs to fruit ? A : knife B : hat C : mango D : pen answer :",
-        "C",
+        "[quiz] question : which of these belongs to nature ? A : stone B : coin C : orange D : chair answer :",
+        "A",
     ),
 }
 ONE = ColumnSpec(name="mmlu", task="embedded_mmlu", metric="acc")
@@ -137,7 +138,7 @@ def test_right_answers_score_one_and_wrong_ones_less(columns, name, right, wrong
 
 
 def test_only_the_number_after_the_mark_is_read(columns):
-    answers = {"#### 12": 1.0, "#### -12": 0.0, "12 #### 5": 0.0, "#### 12 #### 5": 1.0, "####12": 0.0, "": 0.0}
+    answers = {"#### 5": 1.0, "#### -5": 0.0, "5 #### 12": 0.0, "#### 5 #### 12": 1.0, "####5": 0.0, "": 0.0}
     for answer, value in answers.items():
         assert scored(columns["mgsm sw"], lambda d, answer=answer: answer).values[0] == value, answer
 
@@ -169,7 +170,7 @@ def test_a_limit_changes_neither_prompts_nor_fingerprint(profile, columns):
 
 def test_the_fingerprint_names_what_makes_scores_comparable(profile, columns):
     assert columns["mgsm sw"].fingerprint["metric"] == "exact_match/answer"
-    assert {c.fingerprint["version"] for c in columns.values()} == {"3.0"}
+    assert {c.fingerprint["version"] for c in columns.values()} == {"4.0"}
     assert len({c.fingerprint["prompts"] for c in columns.values()}) == len(columns)
     (other,) = build_columns(profile, "mmlu", 7, 32, "bfloat16")
     changed = {k for k, v in other.fingerprint.items() if v != columns["mmlu"].fingerprint[k]}
