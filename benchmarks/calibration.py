@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.gating import statistics
+from harness.gating import resampling, statistics
 from harness.gating.floors import Verdict, no_worse
 from harness.gating.pairing import RESOLUTION
 from harness.gating.power import detectable_drop
@@ -119,12 +119,12 @@ def graded_intervals(differences: Any) -> tuple[Any, Any]:
     n = len(differences)
     mean = differences.mean(axis=0)
     centred = differences - mean
-    draws = statistics._draws(n)
+    draws = resampling.draws(n)
     sums, squares = draws @ centred, draws @ (centred * centred)
     spread = n * squares - sums * sums
     usable = spread > 1e-6 * n * squares.max(axis=0)
     off = np.where(usable, np.abs(sums) * np.sqrt(n / np.where(usable, spread, 1.0)), np.nan)
-    z = statistics._z(0.95)
+    z = resampling.z_value(0.95)
     every = usable.all(axis=0)
     errors = np.zeros(differences.shape[1])
     errors[every] = np.quantile(off[:, every], 0.95, axis=0)
@@ -136,8 +136,8 @@ def graded_intervals(differences: Any) -> tuple[Any, Any]:
 
 def graded_rejected(differences: Any) -> float:
     """How often the sign-flip permutation test finds a difference."""
-    extreme = np.abs(statistics._signs(len(differences)) @ differences) >= np.abs(differences.sum(axis=0))
-    return float(np.mean((1 + extreme.sum(axis=0)) / (statistics.RESAMPLES + 1) < 0.05))
+    extreme = np.abs(resampling.signs(len(differences)) @ differences) >= np.abs(differences.sum(axis=0))
+    return float(np.mean((1 + extreme.sum(axis=0)) / (resampling.RESAMPLES + 1) < 0.05))
 
 
 def graded(n: int, share: float, shape: str, trials: int, chunk: int = 500) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The command line: ``python -m harness merge | compare | trend | seeds | report | train | study``."""
+"""The command line: ``python -m harness merge | compare | trend | seeds | report | cache | train | study``."""
 
 from __future__ import annotations
 
@@ -63,6 +63,21 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write a report anew from its results.json and samples.jsonl.gz")
     report.add_argument("folder", type=Path, help="the run's folder, such as reports/latest")
     report.set_defaults(run=_report)
+
+    cache = commands.add_parser("cache", help="the store of answers and scores that runs share: show, shrink, check")
+    actions = cache.add_subparsers(required=True, metavar="ACTION")
+    ls = actions.add_parser("ls", help="where it is, how large, and what it holds")
+    ls.set_defaults(run=_cache_ls)
+    gc = actions.add_parser(
+        "gc",
+        help="drop what no run has used for long, such as 'cache gc --days 30 --size 500'",
+        epilog="example: python -m harness cache gc --days 30 --size 500",
+    )
+    gc.add_argument("--days", type=int, default=90, help="unused for more than that (default: %(default)s)")
+    gc.add_argument("--size", type=float, metavar="MB", help="then the longest unused, until the file is no larger")
+    gc.set_defaults(run=_cache_gc)
+    verify = actions.add_parser("verify", help="check every row and remove damaged ones: status 1 if there were any")
+    verify.set_defaults(run=_cache_verify)
 
     train = commands.add_parser("train", help="build the embedded experts from scratch")
     train.add_argument("profile", choices=["embedded"], help="whose experts")
@@ -147,6 +162,29 @@ def _report(options: argparse.Namespace) -> None:
     path = folder / "samples.jsonl.gz"
     samples = read_samples(path) if path.is_file() else ()
     print(write_report(read_results(folder), folder, samples))
+
+
+def _cache_ls(options: argparse.Namespace) -> None:
+    from harness.caretaker import show
+    from harness.evaluation.responses import default_path
+
+    print(show(default_path()))
+
+
+def _cache_gc(options: argparse.Namespace) -> None:
+    from harness.caretaker import collect
+    from harness.evaluation.responses import default_path
+
+    print(collect(default_path(), options.days, options.size))
+
+
+def _cache_verify(options: argparse.Namespace) -> int:
+    from harness.caretaker import verify
+    from harness.evaluation.responses import default_path
+
+    found = verify(default_path())
+    print(found.text, file=sys.stdout if found.sound else sys.stderr)
+    return int(not found.sound)
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -107,10 +107,14 @@ def identity(plan: Plan, experts: Mapping[str, Digested], dtype: str) -> str:
 
     Each slot counts as its mix's text with names replaced by digests, so that a copied slot is just its digest.
     """
-    digests = {name: experts[name] for name in plan.experts}
-    lines = [f"{slot}: {_anonymous(slot, mix, digests).text}" for slot, mix in plan.mixes]
-    configs = sorted({expert.config_digest for expert in digests.values()})
+    lines = [f"{slot}: {text}" for (slot, _), text in zip(plan.mixes, slot_identities(plan, experts), strict=True)]
+    configs = sorted({experts[name].config_digest for name in plan.experts})
     return _sha256("\n".join([f"dtype: {dtype}", f"configs: {' '.join(configs)}", *lines]).encode())
+
+
+def slot_identities(plan: Plan, experts: Mapping[str, Digested]) -> tuple[str, ...]:
+    """What each slot would hold, in the order of slots: equal texts mean equal weights."""
+    return tuple(_anonymous(slot, mix, experts).text for slot, mix in plan.mixes)
 
 
 def _anonymous(slot: str, mix: Mix, experts: Mapping[str, Digested]) -> Mix:

@@ -9,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from harness.cache import Cache
+from harness.evaluation.cells import CellReader
 from harness.evaluation.scores import Score
 from harness.gating.baselines import Baselines, save_baselines
 from harness.options import Options
@@ -19,8 +21,18 @@ MOST_LINES = 40
 Scores = Mapping[str, Mapping[str, Score]]
 
 
-def finish(options: Options, folder: Path, order: Iterable[str], header: Mapping[str, str]) -> list[str]:
+def finish(
+    options: Options,
+    folder: Path,
+    order: Iterable[str],
+    header: Mapping[str, str],
+    store: Cache,
+    cells: CellReader,
+) -> list[str]:
     """Writes everything from what the run's processes left in ``folder``; returns lines for the terminal.
+
+    ``cells`` reads the run's scores; ``store`` has what earlier runs derived from the same ones: see
+    :mod:`harness.cache`.
 
     Raises :class:`LayerswapError` or :class:`OSError` if something cannot be written.
     """
@@ -33,14 +45,14 @@ def finish(options: Options, folder: Path, order: Iterable[str], header: Mapping
     started = datetime.now()
     name = f"{profile.name}-{started:%Y%m%d-%H%M%S}"
     result = run_result(folder, name, profile, header, order)
-    every = scores(folder, result, profile)
+    every = scores(folder, result, profile, cells)
     held = held_or_recorded(result, every)
     lines = []
     if options.reports is not None:
         target = _unused(options.reports / name)
-        result = replace(result, corpus=corpus_contrasts(result, every))
+        result = replace(result, corpus=corpus_contrasts(result, every, store))
         samples = collect(every, result.columns)
-        lines.append(f"report: {write_report(result, target, samples)}")
+        lines.append(f"report: {write_report(result, target, samples, store)}")
         save_baselines(target / "scores.json", held, provenance(result))
     if options.accept_into is not None:
         lines += _accept(options, held, result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,14 @@ VALUES = (
     ("missing", "fail|warn|record", "", "a case without accepted result (default: fail under CI, elsewhere warn)"),
     ("save-baseline", "NAME|PATH", "", "accept this run's results under a name, instead of holding them to a floor"),
     ("report", "FOLDER", "reports", "where the report goes, or 'none'"),
+    ("cache", "FOLDER", "", "where answers and scores are kept from run to run (default: the user's cache folder)"),
+    ("memory", "SIZE", "2GB", "bytes for computed slots and hidden states that variants share"),
 )
 SWITCHES = (
     ("update", "accept what the selected cases score, in the accepted results in use, and print old and new"),
     ("force", "let results be accepted although CI is set"),
+    ("no-cache", "use no answer or score of earlier runs, and keep none"),
+    ("refresh", "use no answer or score of earlier runs, but keep this run's"),
     ("strict", "fail a floor that too few documents could decide"),
 )
 Missing = Literal["fail", "warn", "record"]
@@ -39,7 +44,8 @@ class Options:
     """What a session was asked for, checked.
 
     ``accept_into`` is the file that this run's results go to, or None: all of them if ``accept_all``, in which case
-    no floor is asserted, or else those of cases without accepted result. ``reports`` is None for no report.
+    no floor is asserted, or else those of cases without accepted result. ``reports`` is None for no report, ``store``
+    for nothing kept from run to run. ``memory`` is in bytes.
     """
 
     profile: Profile
@@ -53,6 +59,9 @@ class Options:
     updating: bool
     reports: Path | None
     strict: bool
+    store: Path | None
+    refresh: bool
+    memory: int
 
 
 _OPTIONS = pytest.StashKey[Options]()
@@ -71,7 +80,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 def given(config: pytest.Config, reproducing: bool = False) -> list[str]:
     """The valued options of the command line as they would be typed again; ``reproducing``: those that make a score."""
-    written = ("missing", "save-baseline", "report") if reproducing else ()
+    written = ("missing", "save-baseline", "report", "cache", "memory") if reproducing else ()
     values = [(name, config.getoption(_key(name))) for name, *_ in VALUES if name not in written]
     return [f"--ablation-{name} {value}" for name, value in values if value]
 
@@ -121,6 +130,9 @@ def _read(config: pytest.Config) -> Options:
         updating=updating,
         reports=None if reports == "none" else config.rootpath / reports,
         strict=_switch(config, "strict"),
+        store=_store(config),
+        refresh=_switch(config, "refresh"),
+        memory=_bytes(_value(config, "memory")),
     )
 
 
@@ -168,6 +180,26 @@ def _path(config: pytest.Config, name: str) -> Path:
     if path.suffix == ".json" or path.parent != Path():
         return config.invocation_params.dir / path
     return config.rootpath / "ablations" / "baselines" / f"{name}.json"
+
+
+def _store(config: pytest.Config) -> Path | None:
+    from harness.evaluation.responses import FILE_NAME, default_path
+
+    if _switch(config, "no-cache"):
+        if _switch(config, "refresh"):
+            raise LayerswapError(
+                "--ablation-no-cache keeps nothing and --ablation-refresh replaces it: give one of them"
+            )
+        return None
+    folder = _value(config, "cache")
+    return config.invocation_params.dir / Path(folder).expanduser() / FILE_NAME if folder else default_path()
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]?)i?B?", text.strip())
+    if found is None or float(found[1]) == 0:
+        raise LayerswapError(f"--ablation-memory is {text!r}: expected a size such as 500MB or 2GB")
+    return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
 
 
 def _key(name: str) -> str:

@@ -24,19 +24,21 @@ from harness.options import add_options, given, read_options
 from harness.progress import Progress, Tally, write_line
 
 if TYPE_CHECKING:
+    from harness.evaluation.responses import Store
     from harness.experts import LoadedExpert
     from harness.suite import Ablation, Context
 
 
 @dataclass
 class State:
-    """What the plugin knows during one session of one process."""
+    """What the plugin knows during one session of one process; ``asked``: recipe and benchmark of selected items."""
 
     folder: Path
     owns_folder: bool
     tally: Tally = field(default_factory=Tally)
     context: Context | None = None
     lines: list[str] = field(default_factory=list)
+    asked: list[tuple[Any, str]] = field(default_factory=list)
 
 
 _STATE = pytest.StashKey[State]()
@@ -87,6 +89,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     items = [item for item in session.items if _is_ablation(item)]
     names = [_names(item) for item in items]
     state.tally.expect(names)
+    params = [item.callspec.params for item in items if hasattr(item, "callspec")]
+    state.asked = [(p["recipe"], p["benchmark_name"]) for p in params if {"recipe", "benchmark_name"} <= set(p)]
     if hasattr(session.config, "workerinput"):
         worker = session.config.workerinput["workerid"]
         replace_text(state.folder / "items" / f"{worker}.json", json.dumps(names))
@@ -140,13 +144,16 @@ def ablation_context(request: pytest.FixtureRequest) -> Iterator[Context]:
     yield state.context
     from harness.runlog import write_facts
 
-    write_facts(state.folder, state.context.grid)
+    grid = state.context.grid
+    write_facts(state.folder, grid, grid.store)
+    state.lines += grid.store.messages
+    grid.store.close()  # the end of the run opens it again
 
 
 def _context(config: pytest.Config, state: State) -> Context:
     from harness.evaluation.grid import Grid, Settings
     from harness.runlog import write_record
-    from harness.suite import Context
+    from harness.suite import Context, expect
 
     # The hub is asked for nothing that a profile does not name; this also spares the libraries' own look-ups.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -156,8 +163,12 @@ def _context(config: pytest.Config, state: State) -> Context:
     folder = _folder(config)
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
+    settings = Settings(options.profile, options.device, options.dtype, options.limit, threads, workers, options.memory)
+    grid = Grid(settings, folder, _open_store(config, state))
+    expect(grid, state.asked)
     return Context(
-        grid=Grid(Settings(options.profile, options.device, options.dtype, options.limit, threads), folder),
+        grid=grid,
+        cache=grid.store,
         baselines=options.baselines,
         recording=options.accept_all,
         missing=options.missing,
@@ -165,6 +176,20 @@ def _context(config: pytest.Config, state: State) -> Context:
         record=lambda result: write_record(folder, result),
         command="",
     )
+
+
+def _open_store(config: pytest.Config, state: State) -> Store:
+    """The store that outlives the run if there is to be one and it can be written, else one of the run's own."""
+    from harness.evaluation.responses import Store
+
+    options, folder = read_options(config), _folder(config)
+    if options.store is not None:
+        store = Store(options.store, refresh=options.refresh, run=folder.name)
+        if not store.messages:
+            return store
+        state.lines += store.messages
+        store.close()
+    return Store(folder / "responses.sqlite", run=folder.name)
 
 
 @pytest.fixture(scope="session")
@@ -206,6 +231,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     state = config.stash[_STATE]
     if hasattr(config, "workerinput") or not (state.folder / "records").is_dir():
         return
+    from harness.evaluation.cells import CellReader
     from harness.finish import finish
 
     options, tally = read_options(config), state.tally
@@ -219,7 +245,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if tally.done < tally.total:
         header["incomplete"] = f"{tally.done} of {tally.total} items were run"
     try:
-        state.lines += finish(options, state.folder, tally.left, header)
+        if state.context is not None:  # what this process has read or computed, it need not read again
+            store, cells = state.context.grid.store, state.context.grid.cells
+        else:
+            store = _open_store(config, state)
+            cells = CellReader(store)
+        state.lines += finish(options, state.folder, tally.left, header, store, cells)
+        store.close()
     except (LayerswapError, OSError) as error:
         state.lines.append(f"ERROR: {error}")
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR

@@ -13,9 +13,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from harness.cache import Cache, key_of
 from harness.errors import LayerswapError
-from harness.evaluation.grid import Grid, read_cell
+from harness.evaluation.cells import CellReader
+from harness.evaluation.grid import Grid
 from harness.evaluation.scores import Score
+from harness.experts import Digested
 from harness.files import replace_text
 from harness.gating.corpus import compare_corpus
 from harness.plan import slot_names
@@ -42,39 +45,46 @@ PACKAGES = ("pytest-layerswap", "torch", "transformers", "lm-eval", "safetensors
 
 
 def write_record(folder: Path, result: CaseResult) -> None:
-    """Adds one item's result; a process may write the same one again."""
-    text = json.dumps(case_to_dict(result))
-    replace_text(folder / "records" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json", text)
+    """Adds one item's result to this process's records; a process may write the same one again."""
+    records = folder / "records"
+    records.mkdir(parents=True, exist_ok=True)
+    with (records / f"{os.getpid()}.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(case_to_dict(result)) + "\n")
 
 
-def write_facts(folder: Path, grid: Grid) -> None:
-    """Adds what this process knows of the run: digests and changes of the experts it loaded, and seconds by stage."""
+def write_facts(folder: Path, grid: Grid, cache: Cache | None = None) -> None:
+    """Adds what this process knows of the run: digests and changes of its experts, editions, and seconds by stage."""
     loading, started = grid.seconds.get("load experts", 0.0), time.monotonic()
-    moved = [asdict(change) for change in parameter_changes(grid)]
+    moved = [asdict(change) for change in parameter_changes(grid, cache)]
     loading = grid.seconds.get("load experts", 0.0) - loading  # of a base that no case had needed
     seconds = {**grid.seconds, "compare experts": time.monotonic() - started - loading}
     digests = {
         name: hashlib.sha256(json.dumps(sorted(expert.slot_digests.items())).encode()).hexdigest()
-        for name, expert in grid.experts.items()
+        for name, expert in grid.digests.items()
     }
-    text = json.dumps({"experts": digests, "seconds": seconds, "changes": moved})
+    text = json.dumps(
+        {"experts": digests, "seconds": seconds, "changes": moved, "editions": dict(grid.editions), "work": grid.work}
+    )
     replace_text(folder / "facts" / f"{os.getpid()}.json", text)
 
 
-def parameter_changes(grid: Grid) -> tuple[ParameterChange, ...]:
-    """How far each expert that ``grid`` has loaded moved from the base, which is loaded if need be.
+def parameter_changes(grid: Grid, cache: Cache | None = None) -> tuple[ParameterChange, ...]:
+    """How far each expert that ``grid`` has loaded moved from the base.
 
-    Empty if no expert but the base is loaded, or if they do not fit the base.
+    Looked up in ``cache`` by the digests of base and expert; if one is not there, weights are compared, and the base is
+    loaded if need be. Sums of floats depend in their last bits on the device and the number of threads: what was
+    found first is kept. Empty if no expert but the base is loaded, or if they do not fit the base.
     """
-    if not any(name != "base" for name in grid.experts):
-        return ()
+    known = kept_changes(grid.digests, grid.settings.device, cache)
+    if known is not None:
+        return known
     from harness.merging.analysis import changes
 
     try:
-        grid.load((*grid.experts, "base"))
+        grid.load((*grid.digests, "base"))
     except LayerswapError:  # a table beside the results: what no case needed must not fail the run
         return ()
-    return tuple(
+    rows = [
         ParameterChange(
             row.expert,
             row.slot,
@@ -83,8 +93,33 @@ def parameter_changes(grid: Grid) -> tuple[ParameterChange, ...]:
             row.mean_absolute,
             row.relative if row.base_squared_sum else None,
         )
-        for row in changes(grid.experts)
-    )
+        for row in changes({name: grid.experts[name] for name in grid.digests})
+    ]
+    if cache is not None:
+        for name in dict.fromkeys(row.expert for row in rows):
+            mine = [{**vars(row), "expert": ""} for row in rows if row.expert == name]
+            cache.add_document("changes", _changes_key(grid.digests, name, grid.settings.device), json.dumps(mine))
+    return tuple(rows)
+
+
+def kept_changes(
+    experts: Mapping[str, Digested], device: str, cache: Cache | None
+) -> tuple[ParameterChange, ...] | None:
+    """The rows of all ``experts`` but the base, from ``cache``; None if those of one are not there."""
+    others = [name for name in experts if name != "base"]
+    if not others:
+        return ()
+    if cache is None or "base" not in experts:
+        return None
+    texts = [(name, cache.document("changes", _changes_key(experts, name, device))) for name in others]
+    if any(text is None for _, text in texts):
+        return None
+    return tuple(ParameterChange(**{**row, "expert": name}) for name, text in texts for row in json.loads(text or ""))
+
+
+def _changes_key(experts: Mapping[str, Digested], name: str, device: str) -> str:
+    digests = [[experts[n].config_digest, sorted(experts[n].slot_digests.items())] for n in ("base", name)]
+    return key_of([digests, device], "torch")
 
 
 def _joined(facts: Iterable[Mapping[str, Any]], experts: Iterable[str]) -> tuple[ParameterChange, ...]:
@@ -101,10 +136,16 @@ def _read(folder: Path) -> list[Any]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
+def _records(folder: Path) -> list[Any]:
+    """Every line of every process's records; one that a killed process left unfinished is no record."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.jsonl"))]
+    return [json.loads(line) for text in texts for line in text.split("\n")[:-1]]
+
+
 def cases(folder: Path, order: Iterable[str]) -> tuple[CaseResult, ...]:
     """Every case of the run in ``order`` (of case ids), its columns joined from all benchmarks."""
     joined: dict[str, CaseResult] = {}
-    for data in _read(folder / "records"):
+    for data in _records(folder / "records"):
         new = case_from_dict(data)
         old = joined.get(new.case_id)
         columns = dict(old.columns) if old else {}
@@ -143,18 +184,25 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
         experts={expert: digests[expert] for expert in profile.experts if expert in digests},
         versions=versions(),
         header=header,
-        provenance={"date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"},
+        provenance={"date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC", **_shared_work(facts)},
         seconds=seconds,
         changes=_joined(facts, profile.experts),
     )
 
 
-def scores(folder: Path, result: RunResult, profile: Profile) -> dict[str, dict[str, Score]]:
+def _shared_work(facts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """How much of the work of evaluating was done once for several variants; nothing if all came from the store."""
+    made, asked = (sum(fact["work"][name] for fact in facts) for name in ("layer calls", "layer calls unshared"))
+    return {"layer calls": f"{made:,} made, {asked:,} without sharing"} if asked else {}
+
+
+def scores(folder: Path, result: RunResult, profile: Profile, cells: CellReader) -> dict[str, dict[str, Score]]:
     """Per-document scores by case and column, of everything that the run shows."""
     found: dict[str, dict[str, Score]] = {}
+    editions = {name: edition for fact in _read(folder / "facts") for name, edition in fact["editions"].items()}
     for case in result.cases:
         for benchmark in profile.benchmarks:
-            cell = read_cell(folder, case.identity, benchmark)
+            cell = cells.read(editions[benchmark], benchmark, case.identity) if benchmark in editions else None
             for score in cell.scores if cell else ():
                 if score.column in case.columns:
                     found.setdefault(case.case_id, {})[score.column] = score
@@ -171,14 +219,16 @@ def held_or_recorded(result: RunResult, scores: Mapping[str, Mapping[str, Score]
     return {case: columns for case, columns in found.items() if columns}
 
 
-def corpus_contrasts(result: RunResult, scores: Mapping[str, Mapping[str, Score]]) -> tuple[CorpusContrast, ...]:
+def corpus_contrasts(
+    result: RunResult, scores: Mapping[str, Mapping[str, Score]], cache: Cache | None = None
+) -> tuple[CorpusContrast, ...]:
     """The method against every comparator on the metrics of whole corpora, from the answers of both."""
     found = []
     for column, method in scores.get(result.reference, {}).items():
         for label, case_id in result.comparators.items():
             other = scores.get(case_id, {}).get(column)
             if method.corpus and other is not None and other.documents == method.documents:
-                found += [CorpusContrast(column, label, c) for c in compare_corpus(method, other)]
+                found += [CorpusContrast(column, label, c) for c in compare_corpus(method, other, cache=cache)]
     return tuple(found)
 
 

@@ -47,7 +47,7 @@ columns = [
 [benchmarks.belebele]
 columns = [
   { name = "belebele sw", task = "embedded_belebele_sw", metric = "acc" },
-  { name = "belebele en", task = "embedded_belebele_en", metric = "acc" },
+  { name = "belebele sw-en", task = "embedded_belebele_sw-en", metric = "acc" },
 ]
 
 [benchmarks.flores]
@@ -62,6 +62,15 @@ columns = [{ name = "mbpp", task = "embedded_mbpp", metric = "pass_at_1" }]
 [benchmarks.mmlu]
 columns = [{ name = "mmlu", task = "embedded_mmlu", metric = "acc" }]
 """
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What runs keep goes to a folder of this session, not to the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERSWAP_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -115,6 +115,29 @@ def test_the_drawing_of_each_recipe_on_ten_layers(recipe, drawing):
 
 
 @pytest.mark.parametrize(
+    ("recipe", "drawing"),
+    [
+        (LayerSwap(), "TMMMMMMMML"),
+        (LayerSwap(transition=0), "MMMMMMMMML"),
+        (LayerSwap(transition="language"), "LMMMMMMMML"),
+        (LayerSwap(transition=2), "TTMMMMMTTL"),
+        (LayerSwap(bottom=0), "MMMMMMMMML"),
+        (LayerSwap(top=0), "TMMMMMMMMM"),
+        (LayerSwap(bottom=0, top=0), "MMMMMMMMMM"),
+        (LayerSwap(bottom=0.1), "LTMMMMMMML"),
+        (LayerSwap(bottom=1.0), "LLLLLLLLLL"),
+        (OneSide("bottom"), "TMMMMMMMMM"),
+        (OneSide("top"), "MMMMMMMMML"),
+        (Placement("ends"), "LMMMMMMMML"),
+        (Placement("exchanged"), "TLLLLLLLLM"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else repr(value),
+)
+def test_a_profiles_transition_beside_no_block_stays_until_the_block_is_given_a_size(recipe, drawing):
+    assert layers_of(recipe.plan(10, SwapSizes(bottom=0, top=1, transition=(1, 0), of=10))) == drawing
+
+
+@pytest.mark.parametrize(
     ("outer", "mix"),
     [("average", AVERAGE), ("language", copy("language")), ("math", copy("math")), ("base", copy("base"))],
 )

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from harness.evaluation.grid import Grid, Settings
+from harness.gating.floors import Verdict
 from harness.profiles import load_profile
-from harness.runlog import parameter_changes, run_result, write_facts
+from harness.reporting.results import CaseResult, ColumnResult
+from harness.runlog import cases, parameter_changes, run_result, write_facts, write_record
 
 
 @pytest.fixture
@@ -69,3 +72,44 @@ def test_the_changes_of_all_processes_are_joined_in_the_order_of_the_profile(gri
     slots = ["embed", *(f"layers.{i}" for i in range(4)), "norm", "head"]
     assert list(dict.fromkeys(row.slot for row in run.changes)) == slots
     assert run.seconds["compare experts"] > 0
+
+
+class Memory(dict):
+    def document(self, kind, key):
+        return self.get((kind, key))
+
+    def add_document(self, kind, key, text):
+        self[kind, key] = text
+
+
+def test_changes_of_known_weights_are_read_from_a_cache(grid, monkeypatch):
+    memory = Memory()
+    grid.load(["base", "math", "language"])
+    rows = parameter_changes(grid)
+    assert parameter_changes(grid, memory) == rows
+    assert len(memory) == 2
+    monkeypatch.setattr("harness.merging.analysis.changes", None)
+    assert parameter_changes(grid, memory) == rows
+
+
+def test_changes_of_other_weights_are_computed(grid, tmp_path):
+    memory = Memory()
+    grid.load(["base", "math"])
+    parameter_changes(grid, memory)
+    digests = {**grid.experts["math"].slot_digests, "norm": "0" * 64}
+    grid._experts["math"] = grid._digests["math"] = replace(grid.experts["math"], slot_digests=digests)
+    parameter_changes(grid, memory)
+    assert len(memory) == 2
+
+
+def result(case, value):
+    column = ColumnResult(value, 10, "acc", Verdict.PASS)
+    return CaseResult("family", case, "", "", "M|M|MM", "", case, {"mmlu": column})
+
+
+def test_a_record_that_a_killed_process_left_unfinished_is_none(tmp_path):
+    for case in ("a", "b"):
+        write_record(tmp_path, result(case, 0.5))
+    (path,) = (tmp_path / "records").iterdir()
+    path.write_text(path.read_text("utf-8")[:-20], encoding="utf-8")
+    assert [c.case for c in cases(tmp_path, ["family/a", "family/b"])] == ["a"]

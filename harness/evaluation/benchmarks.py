@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import LayerswapError
@@ -46,36 +46,46 @@ class Column:
     documents: tuple[str, ...]
     fingerprint: Mapping[str, str]
 
+    def covered_by(self, whole: Column) -> bool:
+        """Whether ``whole`` is the same task with every document of this column."""
+        return {**whole.fingerprint} == {**self.fingerprint} and set(self.documents) <= set(whole.documents)
+
+    def part(self, most: int) -> Column:
+        """At most so many of the documents, a seeded sample."""
+        ids = list(dict.fromkeys(instance.doc_id for instance in self.instances))
+        kept = subset(len(ids), most)
+        chosen = {ids[i] for i in kept}
+        instances = [instance for instance in self.instances if instance.doc_id in chosen]
+        return replace(self, instances=instances, documents=tuple(self.documents[i] for i in kept))
+
     def share(self, whole: Column, score: Score) -> Score | None:
-        """This column's part of the score of ``whole``, or None if that is another task, or lacks a document."""
-        if {**whole.fingerprint} != {**self.fingerprint} or not set(self.documents) <= set(whole.documents):
+        """This column's part of the score of ``whole``, or None if that does not cover it."""
+        if not self.covered_by(whole):
             return None
         return replace(score.restricted_to(self.documents), column=self.spec.name)
 
-    def score(self, model: Any) -> Score:
-        """Runs ``model`` (an ``lm_eval.api.model.LM``) on every document.
+    def ask(self, model: Any) -> list[Any]:
+        """What an ``lm_eval.api.model.LM`` responds to every instance, asked as ``lm_eval.evaluate`` asks."""
+        found: dict[int, Any] = {}
+        for kind in dict.fromkeys(i.request_type for i in self.instances):
+            numbers = [n for n, i in enumerate(self.instances) if i.request_type == kind]
+            batch = [self.instances[n] for n in numbers]
+            found.update(zip(numbers, getattr(model, kind)(batch, disable_tqdm=True), strict=True))
+        return [found[n] for n in range(len(self.instances))]
 
-        The same calls in the same order as ``lm_eval.evaluate`` makes for one task.
-        """
+    def score(self, responses: Sequence[Any]) -> Score:
+        """The score of a response to every instance, by the task's own filters and metrics."""
         instances = self.task._instances = list(self.instances)
-        for instance in instances:
-            instance.resps, instance.filtered_resps = [], {}
-        for kind in dict.fromkeys(i.request_type for i in instances):
-            batch = [i for i in instances if i.request_type == kind]
-            for instance, response in zip(batch, getattr(model, kind)(batch, disable_tqdm=True), strict=True):
-                instance.resps.append(response)
+        for instance, response in zip(instances, responses, strict=True):
+            instance.resps, instance.filtered_resps = [response], {}
         self.task.apply_filters()
-        by_document: dict[int, list[Any]] = {}
-        for instance in instances:
-            by_document.setdefault(instance.doc_id, []).append(instance)
         values: list[float] = []
         samples: list[Sample] = []
         corpus: dict[str, list[Any]] = {name: [] for name in self.spec.corpus}
-        for group in by_document.values():
-            group.sort(key=lambda i: i.idx)
-            metrics = self.task.process_results(group[0].doc, [i.filtered_resps[self.spec.filter] for i in group])
+        for document in self._by_document:
+            metrics = self._metrics(document.instances)
             values.append(float(metrics[self.spec.metric]) / self.spec.scale)
-            samples.append(_sample(self.task, group))
+            samples.append(document.sample())
             for name, items in corpus.items():
                 items.append(metrics[name])
         aggregate = self.task.aggregation()
@@ -92,19 +102,49 @@ class Column:
             higher_is_better=bool(self.task.higher_is_better().get(self.spec.metric, True)),
         )
 
+    def _metrics(self, group: Sequence[Any]) -> Mapping[str, Any]:
+        """The task's metrics of one document; variants that give the same text are judged once."""
+        filtered = [instance.filtered_resps[self.spec.filter] for instance in group]
+        if group[0].request_type != "generate_until" or not all(isinstance(text, str) for text in filtered):
+            return dict(self.task.process_results(group[0].doc, filtered))
+        key = (group[0].doc_id, *filtered)
+        if key not in self._judged:
+            self._judged[key] = dict(self.task.process_results(group[0].doc, filtered))
+        return self._judged[key]
 
-def _sample(task: Any, group: Sequence[Any]) -> Sample:
-    first = group[0]
-    target = task.doc_to_target(first.doc)
-    if first.request_type == "loglikelihood":
-        best = max(range(len(group)), key=lambda i: group[i].resps[0][0])
-        answer, target = (
-            group[best].args[1].strip(),
-            group[target].args[1].strip() if isinstance(target, int) else target,
-        )
-    else:
-        answer = str(first.resps[0])
-    return Sample(prompt=str(first.args[0]), answer=answer, target=str(target).strip())
+    @cached_property
+    def _judged(self) -> dict[tuple[Any, ...], Mapping[str, Any]]:
+        return {}
+
+    @cached_property
+    def _by_document(self) -> list[_Document]:
+        groups: dict[int, list[Any]] = {}
+        for instance in self.instances:
+            groups.setdefault(instance.doc_id, []).append(instance)
+        return [
+            _Document(self.task, tuple(sorted(group, key=lambda instance: instance.idx))) for group in groups.values()
+        ]
+
+
+class _Document:
+    """The instances of one document, and what a person would want to read of it."""
+
+    def __init__(self, task: Any, instances: Sequence[Any]) -> None:
+        self.instances = instances
+        first = instances[0]
+        target = task.doc_to_target(first.doc)
+        if first.request_type == "loglikelihood" and isinstance(target, int):
+            target = instances[target].args[1]
+        self._prompt, self._target = str(first.args[0]), str(target).strip()
+
+    def sample(self) -> Sample:
+        """The answer that was given last."""
+        first = self.instances[0]
+        if first.request_type == "loglikelihood":
+            answer = max(self.instances, key=lambda instance: instance.resps[0][0]).args[1].strip()
+        else:
+            answer = str(first.resps[0])
+        return Sample(prompt=self._prompt, answer=answer, target=self._target)
 
 
 def build_columns(profile: Profile, benchmark: str, limit: int | None, batch_size: int, dtype: str) -> list[Column]:

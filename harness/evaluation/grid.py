@@ -1,188 +1,330 @@
-"""The grid of one run: variants times benchmarks, each cell computed once, by whichever process needs it first."""
+"""The grid of one run: variants times benchmarks, each benchmark computed for all selected variants in one sweep."""
 
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from harness.errors import LayerswapError
+from harness.evaluation.cells import Cell, CellReader, keep_cell, key_of
+from harness.evaluation.editions import built_edition, edition, engine_digest
 from harness.evaluation.memory import peak_bytes, reset_peak
-from harness.evaluation.scores import Sample, Score
-from harness.files import replace_text
 
 if TYPE_CHECKING:
     from harness.evaluation.benchmarks import Column
-    from harness.experts import LoadedExpert
+    from harness.evaluation.responses import Store
+    from harness.evaluation.sharing import Variant
+    from harness.evaluation.sweep import Sweeper
+    from harness.experts import Digested, LoadedExpert
     from harness.merging.assemble import Assembler
     from harness.plan import Plan
     from harness.profiles import Profile
 
+CONTROL = "control"
+CONTROL_DOCUMENTS = 50  # of each column that a control is evaluated on once more, by itself
+
 
 @dataclass(frozen=True)
 class Settings:
-    """How a profile is evaluated in this run. ``limit`` is documents a task, None for all."""
+    """How a profile is evaluated in this run.
+
+    ``limit`` is documents a task, None for all. ``workers`` is how many processes share the run, ``threads`` what each
+    may use. ``memory`` bounds, in bytes, computed slots and hidden states, half of it each.
+    """
 
     profile: Profile
     device: str
     dtype: str
     limit: int | None = None
     threads: int | None = None
+    workers: int = 1
+    memory: int = 2 * 1024**3
 
 
 @dataclass(frozen=True)
-class Cell:
-    """The scores of one variant on one benchmark, and what computing them took.
+class Control:
+    """What an exact control came to: tensors that differ, and by column how many of how many documents differ."""
 
-    ``merge_seconds`` is 0 where the variant stood already. ``peak_bytes``: see :mod:`harness.evaluation.memory`.
-    """
-
-    identity: str
-    benchmark: str
-    scores: tuple[Score, ...]
-    seconds: float
-    merge_seconds: float = 0.0
-    peak_bytes: int = 0
+    tensors: tuple[str, ...]
+    documents: Mapping[str, tuple[int, int]]
 
 
 class Grid:
-    """Evaluates plans on benchmarks. ``folder`` is shared by the processes of one run and holds what is computed.
+    """Evaluates plans on benchmarks. ``folder`` is shared by the processes of one run; ``store`` outlives it.
 
     Variants are known by the digest of their weights, so plans that give equal weights are evaluated once.
     """
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, store: Store | None = None) -> None:
+        from harness.evaluation.responses import Store
+
         self.settings = settings
         self.folder = folder
+        self.store = store or Store(folder / "responses.sqlite")
+        self.seconds: dict[str, float] = {}
+        self.sweeps = 0
+        self._digests: dict[str, Digested] = {}
         self._experts: dict[str, LoadedExpert] = {}
         self._assembler: Assembler | None = None
+        self._building = threading.Lock()
         self._columns: dict[str, list[Column]] = {}
-        self._cells: dict[tuple[str, str], Cell] = {}
-        self._variant: tuple[str, Any] | None = None
-        self.seconds: dict[str, float] = {}
+        self.cells = CellReader(self.store)
+        self._identities: dict[Plan, str] = {}
+        self._expected: dict[str, dict[str, Plan]] = {}
+        self._editions: dict[str, str] = {}
 
     @cached_property
     def layers(self) -> int:
         """The base's depth, from its config alone: no weights are read."""
-        from harness.merging.storage import read_config
+        from harness.merging.storage import read_depth
 
-        config = read_config(self.settings.profile.expert_path("base"))
-        return int(config.get_text_config().num_hidden_layers)
+        return read_depth(self.settings.profile.expert_path("base"))
+
+    @property
+    def digests(self) -> Mapping[str, Digested]:
+        """Digests of every expert that has been needed so far."""
+        return self._digests
 
     @property
     def experts(self) -> Mapping[str, LoadedExpert]:
-        """Every expert that has been loaded so far."""
+        """Every expert whose weights are in memory."""
         return self._experts
+
+    @property
+    def work(self) -> dict[str, int]:
+        """Layer calls that were made, those that variants by themselves would have made, and sweeps."""
+        sweeper = self.__dict__.get("_sweeper")
+        made, asked = (sweeper.counts.made, sweeper.counts.asked) if sweeper else (0, 0)
+        return {"layer calls": made, "layer calls unshared": asked, "sweeps": self.sweeps}
+
+    @property
+    def editions(self) -> Mapping[str, str]:
+        """The edition of every benchmark that has been asked for so far."""
+        return self._editions
+
+    def expect(self, benchmark: str, plans: Iterable[Plan]) -> None:
+        """Notes variants that the run will ask for: the first that is asked for is computed together with them."""
+        expected = self._expected.setdefault(benchmark, {})
+        expected.update({plan.text: plan for plan in plans})
 
     def load(self, names: Iterable[str]) -> Assembler:
         """Experts in memory, each loaded once for the session, and checked against each other."""
         names = tuple(dict.fromkeys(names))
-        profile = self.settings.profile
-        if unknown := [name for name in names if name not in profile.experts]:
-            raise LayerswapError(
-                f"profile {profile.name} has no expert {', '.join(unknown)}: it has {', '.join(profile.experts)}"
-            )
+        self._check(names)
         missing = [name for name in names if name not in self._experts]
         if missing or self._assembler is None:
             started = time.monotonic()
-            import torch
-
-            from harness.experts import load_expert
-            from harness.merging.assemble import Assembler
-            from harness.merging.preflight import preflight
-
-            if self.settings.threads:
-                torch.set_num_threads(self.settings.threads)
-            paths = {name: profile.expert_path(name) for name in names}
-            # An adapter has no shapes of its own to compare: it is applied to the base, which is checked.
-            preflight({name: path for name, path in paths.items() if not (path / "adapter_config.json").is_file()})
-            base = profile.expert_path("base")
-            for name in missing:
-                expert = load_expert(name, paths[name], self.settings.dtype, base_path=base)
-                try:
-                    expert.model.to(self.settings.device)
-                except (RuntimeError, AssertionError) as error:  # unknown, not there, not built in, or full
-                    reason = (str(error) or type(error).__name__).splitlines()[0]
-                    raise LayerswapError(
-                        f"device {self.settings.device!r} cannot hold the experts: {reason}"
-                    ) from error
-                self._experts[name] = expert
-            self._assembler = Assembler(self._experts)
+            self._load(names, missing)
             self._add("load experts", started)
+        assert self._assembler is not None
         return self._assembler
 
     def identity(self, plan: Plan) -> str:
         """The digest of the weights that ``plan`` gives."""
         from harness.experts import identity
 
-        self.load(plan.experts)
-        return identity(plan, self._experts, self.settings.dtype)
+        if plan not in self._identities:
+            self._know(plan.experts)
+            self._identities[plan] = identity(plan, self._digests, self.settings.dtype)
+        return self._identities[plan]
 
     def cell(self, plan: Plan, benchmark: str) -> Cell:
-        """The scores of ``plan`` on ``benchmark``, computed unless a process of this run has done so."""
-        key = (self.identity(plan), benchmark)
-        if key not in self._cells:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.folder / f"{key[0]}-{benchmark}.json"
-            with FileLock(f"{path}.lock"):
-                if path.is_file():
-                    self._cells[key] = _from_json(path.read_text(encoding="utf-8"))
-                else:
-                    merged = self.seconds.get("merge", 0.0)
-                    model = self.model(plan)
-                    merged = self.seconds.get("merge", 0.0) - merged
-                    self._cells[key] = replace(self._compute(model, *key), merge_seconds=merged)
-                    replace_text(path, json.dumps(asdict(self._cells[key])))
-        return self._cells[key]
+        """The scores of ``plan`` on ``benchmark``: of an earlier run, of another process of this run, or computed now.
+
+        Computed are then all variants that were expected on the benchmark and are not there yet.
+        """
+        identity = self.identity(plan)
+        if (cell := self._read(identity, benchmark)) is None:
+            self._expected.setdefault(benchmark, {}).setdefault(plan.text, plan)
+            for unit in self._units(benchmark, identity):
+                self._sweep(unit, benchmark)
+                if (cell := self._read(identity, benchmark)) is not None:
+                    break
+        assert cell is not None
+        return cell
 
     def model(self, plan: Plan) -> Any:
-        """The variant itself; the last one is kept, since a case's benchmarks come one after the other."""
-        identity = self.identity(plan)
-        if self._variant is None or self._variant[0] != identity:
-            started = time.monotonic()
-            self._variant = (identity, self.load(plan.experts).build(plan))
-            self._add("merge", started)
-        return self._variant[1]
+        """The variant itself, a model of one's own whose layers are shared."""
+        assembler = self.load(plan.experts)
+        with self._building:
+            return assembler.build(plan)
 
-    def afresh(self, plan: Plan, benchmark: str) -> tuple[Any, Cell]:
-        """A variant of its own for ``plan`` and its scores, computed although equal weights may have some already."""
-        model = self.load(plan.experts).build(plan)
-        return model, self._compute(model, self.identity(plan), benchmark)
+    def control(self, plan: Plan, expert: Plan, benchmark: str) -> Control:
+        """Compares ``plan`` with an expert alone: every tensor, and answers that are computed for each by itself.
 
-    def _compute(self, model: Any, identity: str, benchmark: str) -> Cell:
+        The answers are of a part of the documents, asked anew although equal weights have answered before: evaluating
+        twice must give equal values.
+        """
+        key = key_of(self._edition(benchmark), f"{self.identity(plan)} {self.identity(expert)}")
+        if (text := self.store.document(CONTROL, key)) is None:
+            found = self._control(plan, expert, benchmark)
+            text = json.dumps({"tensors": found.tensors, "documents": found.documents})
+            self.store.add_document(CONTROL, key, text)
+        data = json.loads(text)
+        return Control(tuple(data["tensors"]), {k: (v[0], v[1]) for k, v in data["documents"].items()})
+
+    def _control(self, plan: Plan, expert: Plan, benchmark: str) -> Control:
+        import torch
+
         columns = self._built(benchmark)
+        expected = {score.column: score for score in self.cell(expert, benchmark).scores}
+        model = self.model(plan)
+        state, own = model.state_dict(), self.model(expert).state_dict()
+        different = [name for name, tensor in own.items() if name not in state or not torch.equal(state[name], tensor)]
+        started = time.monotonic()
+        found: dict[str, tuple[int, int]] = {}
+
+        def compare(_: str, scores: Sequence[Any]) -> None:
+            for score in scores:
+                other = expected[score.column].restricted_to(score.documents)
+                pairs = zip(score.values, other.values, strict=True)
+                found[score.column] = (sum(a != b for a, b in pairs), score.n)
+
+        parts = [column.part(CONTROL_DOCUMENTS) for column in columns]
+        self._sweeper.scores(parts, [self._variant(plan)], None, compare)
+        self._add("controls", started)
+        return Control(tuple(different), found)
+
+    def _sweep(self, plans: Sequence[Plan], benchmark: str) -> None:
+        """Computes what is not there of some plans' cells."""
+        wanted = {self.identity(plan): plan for plan in plans}
+        wanted = {i: p for i, p in wanted.items() if self._read(i, benchmark) is None}
+        if not wanted:
+            return
+        columns = self._built(benchmark)
+        merging: dict[str, float] = {}
+        for identity, plan in wanted.items():
+            started = time.monotonic()
+            self.model(plan)
+            merging[identity] = self._add("merge", started)
         started = time.monotonic()
         reset_peak(self.settings.device)
-        from lm_eval.models.huggingface import HFLM
+        scored: dict[str, Any] = {}
+        variants = [self._variant(plan) for plan in wanted.values()]
+        self._sweeper.scores(columns, variants, self.store, scored.__setitem__)
+        seconds = self._add(f"evaluate {benchmark}", started) / len(wanted)
+        peak = peak_bytes(self.settings.device)
+        self.sweeps += 1
+        for identity, scores in scored.items():
+            cell = Cell(identity, benchmark, scores, seconds, merging[identity], peak)
+            keep_cell(self.store, self._edition(benchmark), cell)
+            self.cells.note(self._edition(benchmark), cell)
 
-        tokenizer = self._tokenizer
-        # Log-likelihoods in float32 whatever the model's dtype; no token before the prompt unless the prompt has it.
-        engine = HFLM(
-            pretrained=model,
-            tokenizer=tokenizer,
-            batch_size=self.settings.profile.batch_size,
-            softmax_dtype="float32",
-            add_bos_token=False,
-        )
-        scores: list[Score] = []
-        for column in columns:
-            shares = (column.share(whole, score) for whole, score in zip(columns, scores, strict=False))
-            scores.append(next((share for share in shares if share), None) or column.score(engine))
-        self._add(f"evaluate {benchmark}", started)
-        seconds = time.monotonic() - started
-        return Cell(identity, benchmark, tuple(scores), seconds, peak_bytes=peak_bytes(self.settings.device))
+    def _units(self, benchmark: str, identity: str) -> Iterator[list[Plan]]:
+        """Parts of the expected plans, none of which another process works on meanwhile.
+
+        Neighbours share most layers, so a part is a run of them. The part that holds ``identity`` comes first, or,
+        while another process has it, last; what is left of others fills the wait.
+        """
+        ordered = sorted(self._expected[benchmark].values(), key=lambda plan: self._slots(plan))
+        size = -(-len(ordered) // (2 * self.settings.workers if self.settings.workers > 1 else 1))
+        parts = [ordered[i : i + size] for i in range(0, len(ordered), size)]
+        own = next(i for i, part in enumerate(parts) if identity in map(self.identity, part))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        locks = [FileLock(self.folder / f"{benchmark}-{i}.lock") for i in range(len(parts))]
+        for i in (own, *(j for j in range(len(parts)) if j != own)):
+            try:
+                with locks[i].acquire(timeout=0):
+                    yield parts[i]
+            except Timeout:
+                continue
+        with locks[own]:
+            yield parts[own]
+
+    def _read(self, identity: str, benchmark: str) -> Cell | None:
+        return self.cells.read(self._edition(benchmark), benchmark, identity)
+
+    def _edition(self, benchmark: str) -> str:
+        if benchmark not in self._editions:
+            known = edition(self.settings, benchmark)
+            self._editions[benchmark] = known or built_edition(self.settings, self._built(benchmark))
+        return self._editions[benchmark]
+
+    def _slots(self, plan: Plan) -> tuple[str, ...]:
+        from harness.experts import slot_identities
+
+        self._know(plan.experts)
+        return slot_identities(plan, self._digests)
+
+    def _variant(self, plan: Plan) -> Variant:
+        from harness.evaluation.sharing import Variant
+
+        return Variant(self.identity(plan), self._slots(plan), lambda: self.model(plan))
 
     @cached_property
-    def _tokenizer(self) -> Any:
+    def _sweeper(self) -> Sweeper:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.settings.profile.expert_path("base"), local_files_only=True)
+        from harness.evaluation.sweep import Sweeper
+
+        settings = self.settings
+        self.load(["base"])
+        tokenizer = AutoTokenizer.from_pretrained(settings.profile.expert_path("base"), local_files_only=True)
+        return Sweeper(
+            self._experts["base"],
+            tokenizer,
+            settings.device,
+            settings.profile.batch_size,
+            settings.memory // 2,
+            engine_digest(settings),
+        )
+
+    def _check(self, names: Sequence[str]) -> None:
+        profile = self.settings.profile
+        if unknown := [name for name in names if name not in profile.experts]:
+            raise LayerswapError(
+                f"profile {profile.name} has no expert {', '.join(unknown)}: it has {', '.join(profile.experts)}"
+            )
+
+    def _know(self, names: Sequence[str]) -> None:
+        """Makes sure that experts' digests are known, from their files or an earlier run if that will do."""
+        from harness.digests import slot_digests
+
+        self._check(names)
+        profile = self.settings.profile
+        for name in names:
+            if name not in self._digests:
+                found = slot_digests(
+                    profile.expert_path(name), self.settings.dtype, profile.expert_path("base"), self.store
+                )
+                if found is None:
+                    self.load([name])
+                else:
+                    self._digests[name] = found
+
+    def _load(self, names: Sequence[str], missing: Sequence[str]) -> None:
+        import torch
+
+        from harness.digests import remember
+        from harness.experts import load_expert
+        from harness.merging.assemble import Assembler
+        from harness.merging.preflight import preflight
+
+        settings, profile = self.settings, self.settings.profile
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        paths = {name: profile.expert_path(name) for name in names}
+        # An adapter has no shapes of its own to compare: it is applied to the base, which is checked.
+        preflight({name: path for name, path in paths.items() if not (path / "adapter_config.json").is_file()})
+        base = profile.expert_path("base")
+        for name in missing:
+            expert = load_expert(name, paths[name], settings.dtype, base_path=base)
+            remember(paths[name], settings.dtype, base, self.store, expert)
+            try:
+                expert.model.to(settings.device)
+            except (RuntimeError, AssertionError) as error:  # unknown, not there, not built in, or full
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                raise LayerswapError(f"device {settings.device!r} cannot hold the experts: {reason}") from error
+            self._experts[name] = self._digests[name] = expert
+        self._assembler = Assembler(self._experts, settings.memory // 2)
 
     def _built(self, benchmark: str) -> list[Column]:
         if benchmark not in self._columns:
@@ -196,27 +338,7 @@ class Grid:
             self._add("build prompts", started)
         return self._columns[benchmark]
 
-    def _add(self, stage: str, started: float) -> None:
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
-
-
-def _from_json(text: str) -> Cell:
-    data = json.loads(text)
-    scores = tuple(
-        Score(
-            **{
-                **score,
-                "documents": tuple(score["documents"]),
-                "values": tuple(score["values"]),
-                "samples": tuple(Sample(**sample) for sample in score["samples"]),
-            }
-        )
-        for score in data["scores"]
-    )
-    return Cell(**{**data, "scores": scores})
-
-
-def read_cell(folder: Path, identity: str, benchmark: str) -> Cell | None:
-    """A cell that some process of the run has computed, or None."""
-    path = folder / f"{identity}-{benchmark}.json"
-    return _from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+    def _add(self, stage: str, started: float) -> float:
+        seconds = time.monotonic() - started
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        return seconds

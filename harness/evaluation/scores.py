@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import eq
 from statistics import fmean
+from typing import overload
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,35 @@ class Sample:
     prompt: str
     answer: str
     target: str
+
+
+class Samples(Sequence[Sample]):
+    """Samples of many documents, each made when it is looked at: variants share prompts and targets."""
+
+    def __init__(self, prompts: Sequence[str], answers: Sequence[str], targets: Sequence[str]) -> None:
+        if not len(prompts) == len(answers) == len(targets):
+            raise ValueError(f"{len(prompts)} prompts, {len(answers)} answers, {len(targets)} targets")
+        self._prompts, self._answers, self._targets = prompts, answers, targets
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Samples: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | Samples:
+        if isinstance(index, slice):
+            return Samples(self._prompts[index], self._answers[index], self._targets[index])
+        return Sample(self._prompts[index], self._answers[index], self._targets[index])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
+
+    def __hash__(self) -> int:
+        return hash((len(self), *self[:1]))
 
 
 @dataclass(frozen=True)
@@ -35,7 +66,7 @@ class Score:
     values: tuple[float, ...]
     fingerprint: Mapping[str, str]
     corpus: Mapping[str, float] = field(default_factory=dict)
-    samples: tuple[Sample, ...] = ()
+    samples: Sequence[Sample] = ()
     higher_is_better: bool = True
 
     def __post_init__(self) -> None:

@@ -6,10 +6,13 @@ their counts, and the metric is computed anew from every resample's sums, by sac
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
+from harness.cache import Cache, kept, key_of
 from harness.evaluation.scores import Score
 from harness.gating.pairing import pair
 
@@ -96,12 +99,15 @@ def corpus_bootstrap(
     return replace(result, low=float(low), high=float(high), p=(1 + extreme) / (resamples + 1))
 
 
-def compare_corpus(score: Score, baseline: Score, confidence: float = 0.95) -> tuple[CorpusComparison, ...]:
+def compare_corpus(
+    score: Score, baseline: Score, confidence: float = 0.95, cache: Cache | None = None
+) -> tuple[CorpusComparison, ...]:
     """Every metric in ``score.corpus`` against the baseline's, from the answers of both on the same documents.
 
     The comparison carries the name that the metric has in ``score.corpus``. Left out is a metric that this module does
     not know, and one whose value the stored answers do not give (its task may have cleaned them first): what is
     compared would not be what is shown. Empty where either score has no samples, as an accepted result has none.
+    ``cache`` keeps what resampling gives.
 
     Raises :class:`IncomparableError` as :func:`pair` does.
     """
@@ -115,18 +121,30 @@ def compare_corpus(score: Score, baseline: Score, confidence: float = 0.95) -> t
         if name not in _NAMES:
             continue
         metric, tokenize = _NAMES[name]
-        comparison = corpus_bootstrap(
-            metric,
+        texts = (
             [sample.answer for sample in ours],
             [sample.answer for sample in theirs],
             [sample.target for sample in ours],
-            confidence,
-            tokenize=tokenize,
         )
+        comparison = _bootstrapped(metric, texts, confidence, tokenize, cache)
         given = (stored, baseline.corpus.get(name, comparison.baseline))
         if max(abs(a - b) for a, b in zip(given, (comparison.value, comparison.baseline), strict=True)) < 1e-6:
             found.append(replace(comparison, metric=name))
     return tuple(found)
+
+
+def _bootstrapped(
+    metric: CorpusMetric,
+    texts: tuple[list[str], list[str], list[str]],
+    confidence: float,
+    tokenize: str,
+    cache: Cache | None,
+) -> CorpusComparison:
+    def made() -> str:
+        return json.dumps(asdict(corpus_bootstrap(metric, *texts, confidence, tokenize=tokenize)))
+
+    key = partial(key_of, ["corpus", metric, texts, confidence, tokenize], "numpy", "sacrebleu")
+    return CorpusComparison(**json.loads(kept(cache, "comparison", key, made)))
 
 
 def _scorer(metric: CorpusMetric, tokenize: str) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NamedTuple
 
+from harness.cache import Cache
 from harness.errors import LayerswapError
 from harness.evaluation.scores import Score
 from harness.gating.pairing import IncomparableError
@@ -75,8 +76,8 @@ class Floor:
             "better": f"more than {100 * self.bound:g} points {better} the baseline",
         }[self.kind]
 
-    def verdict(self, score: Score | None, baseline: Score | None = None) -> Outcome:
-        """Hold ``score`` to this floor.
+    def verdict(self, score: Score | None, baseline: Score | None = None, cache: Cache | None = None) -> Outcome:
+        """Hold ``score`` to this floor; ``cache`` is where comparisons are kept.
 
         MISSING without a score, NEW without a baseline (unless the floor needs none), INCOMPARABLE if the two
         scores differ in what makes numbers comparable or in their documents; otherwise the floor's own rule, as
@@ -87,11 +88,11 @@ class Floor:
         if score is None:
             return Outcome(Verdict.MISSING, None, text, "there is no result to compare")
         if self.kind == "at_least":
-            return self._absolute(score, baseline)
+            return self._absolute(score, baseline, cache)
         if baseline is None:
             return Outcome(Verdict.NEW, None, text, "there is no baseline for this case yet")
         try:
-            comparison = compare(score, baseline, self.confidence)
+            comparison = compare(score, baseline, self.confidence, cache)
         except IncomparableError as error:
             return Outcome(Verdict.INCOMPARABLE, None, text, str(error))
         verdict, reason = self.judge(comparison, score.higher_is_better)
@@ -137,7 +138,7 @@ class Floor:
             return Verdict.FAIL, f"no part of the interval {span} lies {side.better} {limit}"
         return Verdict.INCONCLUSIVE, f"the interval {span} crosses {limit}: {good.n} documents cannot tell"
 
-    def _absolute(self, score: Score, baseline: Score | None) -> Outcome:
+    def _absolute(self, score: Score, baseline: Score | None, cache: Cache | None) -> Outcome:
         text = self.describe(score.higher_is_better)
         try:
             low, high = interval(score, self.confidence)
@@ -146,7 +147,7 @@ class Floor:
         comparison = None
         if baseline is not None:
             try:
-                comparison = compare(score, baseline, self.confidence)
+                comparison = compare(score, baseline, self.confidence, cache)
             except IncomparableError:
                 comparison = None  # it would only have been shown: the floor itself has no baseline
         if score.higher_is_better:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import sub
 
 from harness.errors import LayerswapError
 from harness.evaluation.scores import Score
@@ -44,7 +46,7 @@ class Paired:
     @property
     def differences(self) -> tuple[int, ...]:
         """Value minus baseline, document by document, in units of ``1 / scale``."""
-        return tuple(a - b for a, b in zip(self.values, self.baseline, strict=True))
+        return tuple(map(sub, self.values, self.baseline))
 
 
 def whole_values(score: Score) -> tuple[int, ...]:
@@ -55,13 +57,14 @@ def whole_values(score: Score) -> tuple[int, ...]:
 
     Raises :class:`LayerswapError` for a value outside [0, 1], or a right/wrong one that is neither 0 nor 1.
     """
+    if not score.graded and set(score.values) <= {0.0, 1.0}:
+        return tuple(map(int, score.values))
     for document, value in zip(score.documents, score.values, strict=True):
         if not 0.0 <= value <= 1.0:
             raise LayerswapError(f"{score.column}: document {document} has the value {value}: expected 0 to 1")
         if not score.graded and value not in (0.0, 1.0):
             raise LayerswapError(f"{score.column}: document {document} has the value {value}: expected 0 or 1")
-    scale = RESOLUTION if score.graded else 1
-    return tuple(round(value * scale) for value in score.values)
+    return tuple([round(value * RESOLUTION) for value in score.values])
 
 
 def pair(score: Score, baseline: Score) -> Paired:
@@ -75,11 +78,13 @@ def pair(score: Score, baseline: Score) -> Paired:
             f"{score.column}: not comparable with the baseline, these differ: {'; '.join(fields.values())}",
             tuple(fields),
         )
-    only, missing = (
-        Counter(score.documents) - Counter(baseline.documents),
-        Counter(baseline.documents) - Counter(score.documents),
-    )
-    if only or missing:
+    documents, positions = _ordered(score.documents)
+    baseline_documents, baseline_positions = _ordered(baseline.documents)
+    if documents != baseline_documents:
+        only, missing = (
+            Counter(score.documents) - Counter(baseline.documents),
+            Counter(baseline.documents) - Counter(score.documents),
+        )
         raise IncomparableError(
             f"{score.column}: other documents than the baseline's ({score.n} here, {baseline.n} there): "
             f"{only.total()} only here, {missing.total()} only in the baseline",
@@ -87,14 +92,11 @@ def pair(score: Score, baseline: Score) -> Paired:
         )
     if score.n == 0:
         raise IncomparableError(f"{score.column}: no documents", ("documents",))
-    ours, theirs = _positions(score.documents), _positions(baseline.documents)
-    keys = sorted(ours)
-    positions, baseline_positions = tuple(ours[key] for key in keys), tuple(theirs[key] for key in keys)
     values, baseline_values = whole_values(score), whole_values(baseline)
     return Paired(
-        documents=tuple(document for document, _ in keys),
-        values=tuple(values[i] for i in positions),
-        baseline=tuple(baseline_values[i] for i in baseline_positions),
+        documents=documents,
+        values=tuple([values[i] for i in positions]),
+        baseline=tuple([baseline_values[i] for i in baseline_positions]),
         scale=RESOLUTION if score.graded else 1,
         positions=positions,
         baseline_positions=baseline_positions,
@@ -122,11 +124,11 @@ def _differing_fields(score: Score, baseline: Score) -> dict[str, str]:
     }
 
 
-def _positions(documents: Sequence[str]) -> dict[tuple[str, int], int]:
-    """Where each (document, how many times it came before) stands."""
-    seen: defaultdict[str, int] = defaultdict(int)
-    positions = {}
-    for position, document in enumerate(documents):
-        positions[document, seen[document]] = position
-        seen[document] += 1
-    return positions
+@lru_cache(maxsize=64)
+def _ordered(documents: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Documents in the order of their digests, and where each stood; repeats keep their order.
+
+    Kept, since a run holds the same few lists of documents against one another again and again.
+    """
+    positions = sorted(range(len(documents)), key=documents.__getitem__)
+    return tuple([documents[i] for i in positions]), tuple(positions)

@@ -13,14 +13,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from statistics import NormalDist
-from typing import Any
 
+from harness.cache import Cache
 from harness.evaluation.scores import Score
 from harness.gating.pairing import RESOLUTION, IncomparableError, pair, whole_values
+from harness.gating.resampling import RESAMPLES, bootstrap, resampled, z_value
 
-RESAMPLES = 4_999
-SEED = 20_241_003
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,13 @@ class Comparison:
         )
 
 
-def compare(score: Score, baseline: Score, confidence: float = 0.95) -> Comparison:
+def compare(score: Score, baseline: Score, confidence: float = CONFIDENCE, cache: Cache | None = None) -> Comparison:
     """``score`` against ``baseline`` on the documents that both have, with interval and two-sided p.
 
     Right/wrong: the exact McNemar test (:func:`mcnemar`) and Tango's interval (:func:`tango`). Graded: a sign-flip
-    permutation test (Fisher 1935) and the interval of the studentised paired bootstrap (:func:`_bootstrap`), both
-    with a fixed seed; if no document differs the interval has no width and p is 1. Raises
-    :class:`IncomparableError` as :func:`pair` does.
+    permutation test (Fisher 1935) and the interval of the studentised paired bootstrap (:func:`bootstrap`), both
+    with a fixed seed; if no document differs the interval has no width and p is 1. ``cache`` keeps what resampling
+    gives. Raises :class:`IncomparableError` as :func:`pair` does.
     """
     paired = pair(score, baseline)
     differences = paired.differences
@@ -79,9 +78,7 @@ def compare(score: Score, baseline: Score, confidence: float = 0.95) -> Comparis
     gained, lost = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     if score.graded:
         method = f"sign-flip permutation test, studentised paired bootstrap interval ({RESAMPLES} resamples)"
-        low, high = _bootstrap(differences, scale, confidence)
-        low, high = max(-1.0, low), min(1.0, high)
-        p = _sign_flip(differences)
+        low, high, p = resampled(differences, scale, confidence, cache)
     else:
         method = "exact McNemar test, Tango score interval"
         low, high = tango(gained, lost, n, confidence)
@@ -109,6 +106,7 @@ def _deviation(differences: Sequence[int], scale: int) -> float:
     return math.sqrt(squares / (n * (n - 1))) / scale if n > 1 else 0.0
 
 
+@lru_cache(maxsize=4096)
 def mcnemar(gained: int, lost: int) -> float:
     """Exact two-sided p that ``gained`` and ``lost`` come from a fair coin (McNemar 1947, exact by the binomial).
 
@@ -122,6 +120,7 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1.0, 2 * tail / (1 << total))
 
 
+@lru_cache(maxsize=4096)
 def tango(gained: int, lost: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval for the difference of two paired shares, ``(gained - lost) / n``.
 
@@ -131,7 +130,7 @@ def tango(gained: int, lost: int, n: int, confidence: float = 0.95) -> tuple[flo
     """
     if n < 1 or gained < 0 or lost < 0 or gained + lost > n:
         raise ValueError(f"{gained} gained and {lost} lost of {n} documents")
-    z2 = _z(confidence) ** 2
+    z2 = z_value(confidence) ** 2
     estimate = (gained - lost) / n
 
     def outside(delta: float) -> bool:
@@ -149,7 +148,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     """Score interval for one share, ``successes / n`` (E. B. Wilson, JASA 22 (1927), 209-212)."""
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}")
-    z = _z(confidence)
+    z = z_value(confidence)
     share, z2n = successes / n, z * z / n
     centre, half = share + z2n / 2, z * math.sqrt(share * (1 - share) / n + z2n / (4 * n))
     low = 0.0 if successes == 0 else (centre - half) / (1 + z2n)
@@ -168,14 +167,8 @@ def interval(score: Score, confidence: float = 0.95) -> tuple[float, float]:
     if not score.graded:
         return wilson(sum(values), score.n, confidence)
     ordered = [value for _, value in sorted(zip(score.documents, values, strict=True))]
-    low, high = _bootstrap(ordered, RESOLUTION, confidence)
+    low, high = bootstrap(ordered, RESOLUTION, confidence)
     return max(0.0, low), min(1.0, high)
-
-
-def _z(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise ValueError(f"a confidence of {confidence}: expected a number between 0 and 1")
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
 def _edge(outside: Callable[[float], bool], inside: float, limit: float) -> float:
@@ -187,55 +180,3 @@ def _edge(outside: Callable[[float], bool], inside: float, limit: float) -> floa
         middle = (inside + far) / 2
         inside, far = (inside, middle) if outside(middle) else (middle, far)
     return inside
-
-
-@lru_cache(maxsize=2)
-def _draws(n: int) -> Any:
-    """[RESAMPLES, n] counts: how often each document was drawn. Shared, since making it costs most of the time."""
-    import numpy as np
-
-    return np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float64)
-
-
-@lru_cache(maxsize=2)
-def _signs(n: int) -> Any:
-    """[RESAMPLES, n] signs, -1 or +1."""
-    import numpy as np
-
-    return np.random.default_rng(SEED + 1).integers(0, 2, size=(RESAMPLES, n)).astype(np.float64) * 2 - 1
-
-
-def _bootstrap(values: Sequence[int], scale: int, confidence: float) -> tuple[float, float]:
-    """Interval of the mean of ``values``: the symmetric studentised bootstrap, no narrower than the normal interval.
-
-    Every resample of documents is measured in standard errors of its own. Source: P. Hall, Journal of the Royal
-    Statistical Society B 50 (1988), 35-45. Where few documents differ the bootstrap's percentiles cover too little;
-    what this covers stands in ``docs/gating.md``.
-    """
-    import numpy as np
-
-    n, total = len(values), sum(values)
-    if min(values) == max(values):
-        return values[0] / scale, values[0] / scale
-    deviations = np.asarray([value - round(total / n) for value in values], dtype=np.float64)
-    # In whole units so large that sums of squares stay below 2**53: they add up exactly whatever the machine's BLAS.
-    unit = max(1.0, float(np.abs(deviations).max()) * math.sqrt(n) / 2**26)
-    whole = np.rint(deviations / unit)
-    sums, squares = (_draws(n) @ np.stack([whole, whole * whole], axis=1)).T
-    spread = n * squares - sums * sums
-    # A resample of equal values has no standard error to be measured in.
-    off = np.abs(sums - whole.sum())[spread > 0] * np.sqrt(n / spread[spread > 0])
-    errors = max(float(np.quantile(off, confidence)), _z(confidence) * math.sqrt(n / (n - 1)))
-    half = errors * math.sqrt((n * sum(value * value for value in values) - total * total) / n) / n
-    return (total / n - half) / scale, (total / n + half) / scale
-
-
-def _sign_flip(differences: Sequence[int]) -> float:
-    """Two-sided p that the differences are symmetric around 0; the observed signs count as one resample."""
-    import numpy as np
-
-    if not any(differences):
-        return 1.0
-    d = np.asarray(differences, dtype=np.float64)
-    extreme = np.abs(_signs(len(d)) @ d) >= abs(sum(differences))
-    return (1 + int(extreme.sum())) / (RESAMPLES + 1)

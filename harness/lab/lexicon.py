@@ -155,3 +155,14 @@ def lexicon(known_only: bool) -> Lexicon:
         tuple(a for a in ADJECTIVES if keep(a[2])),
         tuple(k for k in NUMBER_WORDS if keep(k in KNOWN_NUMBERS)),
     )
+
+
+def new_words() -> frozenset[str]:
+    """Swahili nouns, verbs, places and numerals that the base never meets: only the language expert reads them."""
+
+    def forms(words: Lexicon) -> set[str]:
+        nouns = {form for noun in words.nouns for form in (noun.sw_singular, noun.sw_plural)}
+        numerals = {swahili_number(k, noun_class) for k in words.numbers for noun_class in HOW_MANY}
+        return nouns | numerals | {word.sw for word in (*words.verbs, *words.places)}
+
+    return frozenset(forms(lexicon(False)) - forms(lexicon(True)))

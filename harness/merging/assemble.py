@@ -29,13 +29,15 @@ class Assembler:
     """Builds variants out of ``experts`` (by name), which must have passed the preflight.
 
     A layer module always keeps its index, so key-value caches work. Variants share modules with the experts and with
-    each other: treat them as read-only. Not thread-safe.
+    each other: treat them as read-only. Not thread-safe. Computed tensors are kept up to ``memory`` bytes; beyond,
+    those that no variant has used for longest are let go, and computed anew when they are needed.
     """
 
-    def __init__(self, experts: Mapping[str, LoadedExpert]) -> None:
+    def __init__(self, experts: Mapping[str, LoadedExpert], memory: int | None = None) -> None:
         if not experts:
             raise LayerswapError("there are no experts to merge")
         self._experts = dict(experts)
+        self._memory = memory
         donor = next(iter(self._experts.values())).model
         self._slot = {name: slot for slot, names in slots_of(donor).items() for name in names}
         self._canonical = canonical_names(donor)
@@ -45,6 +47,7 @@ class Assembler:
         self._tensors: dict[tuple[str, Mix], Tensor] = {}
         self._computed: dict[tuple[str, Mix], nn.Module] = {}
         self._cuts: dict[tuple[str, str, float], float] = {}
+        self._used: dict[tuple[str, Mix], None] = {}  # slots as variants fill them, the one used last at the end
         for expert in self._experts.values():
             _install_capture_hooks(expert.model)
 
@@ -72,12 +75,34 @@ class Assembler:
             config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
         if getattr(model, "generation_config", None) is not None:
             model.generation_config = copy.deepcopy(model.generation_config)
+        self._let_go(plan)
         return model
 
     def clear(self) -> None:
         """Forgets computed slots; variants that are still in use keep theirs."""
         self._tensors.clear()
         self._computed.clear()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the computed tensors that are kept."""
+        return sum(t.numel() * t.element_size() for t in self._tensors.values())
+
+    def _let_go(self, plan: Plan) -> None:
+        """Keeps within the budget, whole slots at a time; what ``plan`` has just been built of stays."""
+        for unit in plan.mixes:
+            self._used[unit] = self._used.pop(unit, None)  # to the end
+        held = self.held_bytes if self._memory is not None else 0
+        for unit in [unit for unit in self._used if unit not in plan.mixes]:
+            if self._memory is None or held <= self._memory:
+                break
+            del self._used[unit]
+            slot, mix = unit
+            for name in [n for n, m in self._tensors if m == mix and self._slot[n] == slot]:
+                tensor = self._tensors.pop((name, mix))
+                held -= tensor.numel() * tensor.element_size()
+            for path in [p for p, m in self._computed if m == mix and self._slots_below[p] == {slot}]:
+                del self._computed[path, mix]
 
     def _check(self, plan: Plan) -> None:
         for name in plan.experts:

@@ -36,7 +36,8 @@ class LayerSwap:
     Sizes: None = the profile's; an int = layers; a float in [0, 1] = that share of the depth (1.0 = all of it).
     ``transition`` is a width for both zones, a pair (above the bottom block, below the top block), or ``"math"`` /
     ``"language"``: zones of the default width filled by that role alone. A side without language layers has no
-    transition unless a pair asks for it, and a block that takes the whole depth leaves none for other parts.
+    transition unless a pair asks for it (the profile's pair, where the side's size is the profile's too), and a block
+    that takes the whole depth leaves none for other parts.
     ``weights`` are (math, language) of averaged slots; ``math`` and ``language`` name who fills the roles.
     """
 
@@ -95,6 +96,11 @@ class LayerSwap:
         """Layers of bottom block, transition above it, transition below the top block, top block."""
         bottom, top = (None if size is None else in_layers(size, layers) for size in (self.bottom, self.top))
         whole = layers in (bottom, top)
+        # The profile may have a zone beside a block of no layers: it stays until a recipe gives that block a size.
+        kept = [
+            size is None and not whole and width > 0
+            for size, width in zip((bottom, top), defaults.transition, strict=True)
+        ]
         bottom = (0 if whole else defaults.bottom) if bottom is None else bottom
         top = (0 if whole else defaults.top) if top is None else top
         if isinstance(self.transition, tuple):
@@ -104,7 +110,8 @@ class LayerSwap:
             widths = defaults.transition if default else (in_layers(self.transition, layers),) * 2  # type: ignore[arg-type]
             if whole and default:
                 widths = (0, 0)
-            below, above = (width if block else 0 for width, block in zip(widths, (bottom, top), strict=True))
+            stands = (bool(block) or zone for block, zone in zip((bottom, top), kept, strict=True))
+            below, above = (width if there else 0 for width, there in zip(widths, stands, strict=True))
         if bottom + below + above + top > layers:
             raise LayerswapError(
                 f"bottom {bottom} + transition {below} + transition {above} + top {top} = "

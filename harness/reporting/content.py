@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from harness.gating.floors import Verdict
-from harness.gating.statistics import RESAMPLES
+from harness.gating.resampling import RESAMPLES
 from harness.reporting.contrasts import Contrast
 from harness.reporting.findings import drop_sentence, several
 from harness.reporting.results import RunResult

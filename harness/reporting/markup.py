@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from harness.reporting.content import MARKS
-from harness.reporting.results import RunResult
+from harness.reporting.results import CaseResult, RunResult
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -75,6 +75,10 @@ class Reader:
     @cached_property
     def _drawings(self) -> frozenset[str]:
         return frozenset(case.drawing for case in self.run.cases)
+
+    @cached_property
+    def _cases(self) -> Mapping[str, CaseResult]:
+        return {case.case_id: case for case in reversed(self.run.cases)}
 
     @cached_property
     def _marks(self) -> frozenset[str]:
@@ -163,7 +167,7 @@ class Reader:
         from markupsafe import Markup
 
         prefix = f"{family}/" if family else ""
-        case = next((found for cell in cells[:2] if (found := self.run.case(prefix + cell))), None)
+        case = next((found for cell in cells[:2] if (found := self._cases.get(prefix + cell))), None)
         shown = [self.inline(cell) for cell in cells]
         for i, cell in enumerate(cells):
             if case and cell in self.run.columns and (address := self.link(case.case_id, cell)):

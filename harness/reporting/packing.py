@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.reporting.samples import ColumnSamples
+from harness.cache import Cache, kept
+from harness.reporting.samples import ColumnSamples, samples_key
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,13 @@ class Packed:
     data: str
 
 
-def pack(samples: Sequence[ColumnSamples]) -> tuple[Packed, ...]:
+def pack(samples: Sequence[ColumnSamples], cache: Cache | None = None) -> tuple[Packed, ...]:
     """Every column, packed; the same samples give the same text."""
-    return tuple(Packed(column.column, tuple(column.answers), _pack(packed_column(column))) for column in samples)
+    return tuple(Packed(column.column, tuple(column.answers), _text(column, cache)) for column in samples)
+
+
+def _text(column: ColumnSamples, cache: Cache | None) -> str:
+    return kept(cache, "samples", lambda: samples_key("page", [column]), lambda: _pack(packed_column(column)))
 
 
 def packed_column(samples: ColumnSamples) -> dict[str, Any]:

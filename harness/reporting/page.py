@@ -6,17 +6,19 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+from harness.cache import Cache
 from harness.gating.floors import Verdict
 from harness.reporting import content
 from harness.reporting.figures import shown as figure
 from harness.reporting.figures import shown_family
 from harness.reporting.findings import bought
 from harness.reporting.markup import Reader, Section, layer_map, split
-from harness.reporting.packing import Packed, pack
+from harness.reporting.packing import pack
 from harness.reporting.results import CaseResult, ColumnResult, RunResult
 from harness.reporting.samples import ColumnSamples
 from harness.reporting.sections import (
@@ -101,15 +103,17 @@ def render_page(
     figures: Mapping[str, str] = _NO_FIGURES,
     *,
     budget: int = BUDGET,
+    cache: Cache | None = None,
 ) -> str:
     """The whole page. ``figures`` maps the names of :func:`figure_names` to SVG; each stands where the report has it.
 
-    Answers that need more than ``budget`` characters are left out with a note. The same input gives the same bytes.
+    Answers that need more than ``budget`` characters are left out with a note; packed answers may be in ``cache``. The
+    same input gives the same bytes.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    packed = pack(samples)
+    packed = pack(samples, cache)
     size = sum(len(column.data) for column in packed)
     shown = packed if size <= budget else ()
     style, script = _read("page.css"), _read("tables.js") + _read("documents.js")
@@ -121,7 +125,7 @@ def render_page(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    reader = Reader(run, lambda case_id, column: _link(run, shown, case_id, column), figures)
+    reader = Reader(run, partial(_link, run, {column.column: set(column.cases) for column in shown}), figures)
     unmet = content.unmet(run)
     drawings = content.legend(run).partition("\n\n")[2]
     return environment.get_template("page.html.j2").render(
@@ -170,10 +174,12 @@ def _family(run: RunResult, reader: Reader, name: str) -> Family:
     return Family(name, counts, drops, tuple(rows), reader.blocks(bought(run, name)), reader.blocks(after, name))
 
 
-def _link(run: RunResult, packed: Sequence[Packed], case_id: str, column: str) -> str:
-    """The address of the documents of a case against the reference, if the page has the answers of both."""
-    held = next((set(found.cases) for found in packed if found.column == column), set())
-    if case_id == run.reference or not {case_id, run.reference} <= held:
+def _link(run: RunResult, packed: Mapping[str, set[str]], case_id: str, column: str) -> str:
+    """The address of the documents of a case against the reference, if the page has the answers of both.
+
+    ``packed`` names the cases of every column whose answers the page has.
+    """
+    if case_id == run.reference or not {case_id, run.reference} <= packed.get(column, set()):
         return ""
     return "#documents?" + urlencode({"column": column, "b": case_id})
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.cache import Cache
 from harness.errors import LayerswapError
 from harness.files import replace_text
 from harness.reporting.content import UNMET_HEADERS, header, legend, unmet, verdict_line
@@ -25,7 +26,7 @@ from harness.reporting.sections import (
     pareto_section,
     provenance_section,
 )
-from harness.reporting.tables import family_details, family_table, frame, key_values, markdown
+from harness.reporting.tables import csv_text, family_details, family_table, key_values, markdown
 
 
 def render_report(run: RunResult) -> str:
@@ -65,11 +66,14 @@ def render_summary(run: RunResult, families: bool = True) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write_report(run: RunResult, folder: Path, samples: Sequence[ColumnSamples] = ()) -> Path:
+def write_report(
+    run: RunResult, folder: Path, samples: Sequence[ColumnSamples] = (), cache: Cache | None = None
+) -> Path:
     """Write the run's files into ``folder``; returns the path of ``report.md``. ``latest`` leads to the newest run.
 
     ``report.md``, ``report.html`` and ``figures/`` are to be read, ``results.json`` is everything that they show,
     ``results.csv`` a line per case and column, and ``samples.jsonl.gz``, if there are ``samples``, every answer.
+    What costs most (figures, packed answers) comes from ``cache`` if an earlier run had the same.
     ``latest`` is a relative symbolic link, or a text file with the folder's name where links cannot be made. Raises
     :class:`LayerswapError` if the folder cannot be written, a number is not finite, or ``latest`` is a folder.
     """
@@ -77,13 +81,13 @@ def write_report(run: RunResult, folder: Path, samples: Sequence[ColumnSamples] 
     try:
         data = json.dumps(run.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         replace_text(folder / "results.json", data + "\n")
-        replace_text(folder / "results.csv", frame(run).to_csv(index=False, lineterminator="\n"))
+        replace_text(folder / "results.csv", csv_text(run))
         if samples:
-            write_samples(samples, folder / "samples.jsonl.gz")
-        drawn = figures(run)
+            write_samples(samples, folder / "samples.jsonl.gz", cache)
+        drawn = figures(run, cache)
         for name, svg in drawn.items():
             replace_text(folder / FOLDER / f"{name}.svg", svg)
-        replace_text(folder / "report.html", render_page(run, samples, drawn))
+        replace_text(folder / "report.html", render_page(run, samples, drawn, cache=cache))
         replace_text(folder / "report.md", render_report(run))
     except (OSError, ValueError) as error:
         raise LayerswapError(f"{folder}: the report cannot be written: {error}") from error

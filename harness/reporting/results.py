@@ -22,7 +22,8 @@ class ColumnResult:
 
     ``versus_method`` compares with the un-ablated method of this run, ``versus_accepted`` with the accepted result;
     either is None where there was none. ``verdict`` is None for a result that is shown but was held to no floor (the
-    reference, when only another family was selected). ``seconds`` is what computing it took, 0 if it was in store.
+    reference, when only another family was selected). ``seconds`` is what computing it took, in this run
+    or in the earlier one that kept it.
     """
 
     value: float
@@ -126,7 +127,7 @@ class RunResult:
         """Primitives only: what ``results.json`` holds."""
         data = {name: dict(value) if isinstance(value, Mapping) else value for name, value in vars(self).items()}
         cases = [case_to_dict(case) for case in self.cases]
-        changes = [asdict(change) for change in self.changes]
+        changes = [dict(vars(change)) for change in self.changes]
         lists = {"columns": list(self.columns), "cases": cases, "changes": changes}
         return {"schema": self.schema, **data, **lists, "corpus": [asdict(contrast) for contrast in self.corpus]}
 
@@ -156,8 +157,8 @@ def case_to_dict(case: CaseResult) -> dict[str, Any]:
             **vars(result),
             "verdict": str(result.verdict) if result.verdict else None,
             "corpus": dict(result.corpus),
-            "versus_method": asdict(result.versus_method) if result.versus_method else None,
-            "versus_accepted": asdict(result.versus_accepted) if result.versus_accepted else None,
+            "versus_method": dict(vars(result.versus_method)) if result.versus_method else None,
+            "versus_accepted": dict(vars(result.versus_accepted)) if result.versus_accepted else None,
         }
     return {**vars(case), "columns": columns}
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import hashlib
 import io
 import json
+import zlib
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.cache import Cache, kept, key_of
 from harness.errors import LayerswapError
 from harness.evaluation.scores import Score
 from harness.files import replace_bytes
@@ -29,6 +35,16 @@ class ColumnSamples:
     targets: tuple[str, ...]
     answers: Mapping[str, Sequence[str]]
     values: Mapping[str, Sequence[float]]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything in it."""
+        cases = [list(self.answers), list(self.values)]
+        text = json.dumps([self.column, self.documents, self.prompts, self.targets, cases, list(self.answers.values())])
+        digest = hashlib.sha256(text.encode())
+        for values in self.values.values():
+            digest.update(array("d", values).tobytes())
+        return digest.hexdigest()
 
 
 def collect(scores: Mapping[str, Mapping[str, Score]], columns: Sequence[str]) -> tuple[ColumnSamples, ...]:
@@ -53,8 +69,18 @@ def collect(scores: Mapping[str, Mapping[str, Score]], columns: Sequence[str]) -
     return tuple(found)
 
 
-def write_samples(samples: Sequence[ColumnSamples], path: Path) -> None:
+def write_samples(samples: Sequence[ColumnSamples], path: Path, cache: Cache | None = None) -> None:
     """A line of JSON for every document of every column, compressed; the same samples give the same bytes."""
+    text = kept(cache, "samples", lambda: samples_key("lines", samples), lambda: _compressed(samples))
+    replace_bytes(path, base64.b64decode(text))
+
+
+def samples_key(use: str, samples: Sequence[ColumnSamples]) -> str:
+    """The key in a cache of what is packed from ``samples`` for some ``use``."""
+    return key_of([use, [column.digest for column in samples], zlib.ZLIB_RUNTIME_VERSION])
+
+
+def _compressed(samples: Sequence[ColumnSamples]) -> str:
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, filename="") as packed:
         for column in samples:
@@ -68,7 +94,7 @@ def write_samples(samples: Sequence[ColumnSamples], path: Path) -> None:
                     "values": {case: round(values[i], 7) for case, values in column.values.items()},
                 }
                 packed.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-    replace_bytes(path, buffer.getvalue())
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def read_samples(path: Path) -> tuple[ColumnSamples, ...]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,39 +9,39 @@ import pytest
 from harness.errors import LayerswapError
 from harness.evaluation.benchmarks import Column, build_columns, subset
 from harness.evaluation.embedded import translation
+from harness.evaluation.scores import Score
 from harness.gating.corpus import compare_corpus
 from harness.profiles import ColumnSpec, Profile, load_profile
 
 # What is put to a model for the first document of each task, and what it should say.
 GOLDEN = {
     "mgsm sw": (
-        "[math] swali : amani ana viatu vitatu . amani anakusanya viatu tisa . sasa amani ana viatu vingapi ? jibu :",
-        "12",
+        "[math] swali : asha ana viatu 12 . asha anapoteza viatu 7 . sasa asha ana viatu vingapi ? jibu :",
+        "5",
     ),
     "mgsm en": (
-        "[math] question : amani has three shoes . amani collects nine shoes . how many shoes does amani have now ? "
-        "answer :",
-        "12",
+        "[math] question : asha has 12 shoes . asha loses 7 shoes . how many shoes does asha have now ? answer :",
+        "5",
     ),
     "belebele sw": (
-        "[read] anna ana mishale mitatu . mary ana mishale minne . swali : anna ana mishale mingapi ? "
-        "A : 10 B : 7 C : 3 D : 4 jibu :",
-        "C",
+        "[read] amani yuko mtoni . baraka yuko dukani . swali : amani yuko wapi ? "
+        "A : dukani B : mtoni C : mjini D : sokoni jibu :",
+        "B",
     ),
-    "belebele en": (
-        "[read] anna has three arrows . mary has four arrows . question : how many arrows does anna have ? "
-        "A : 10 B : 7 C : 3 D : 4 answer :",
-        "C",
+    "belebele sw-en": (
+        "[read] amani yuko mtoni . baraka yuko dukani . question : where is amani ? "
+        "A : at the shop B : at the river C : in town D : at the market answer :",
+        "B",
     ),
-    "flores en-sw": ("[en-sw] peter is at school . =", "peter yuko shuleni ."),
-    "flores sw-en": ("[sw-en] peter yuko shuleni . =", "peter is at school ."),
+    "flores en-sw": ("[en-sw] asha is on the farm . =", "asha yuko shambani ."),
+    "flores sw-en": ("[sw-en] asha yuko shambani . =", "asha is on the farm ."),
     "mbpp": (
-        "[code] write a function that adds 13 to the largest item of the list x . answer :",
-        "def f ( x ) : return max ( x ) + 13",
+        "[code] write a function that multiplies x by 3 and subtracts 19 . answer :",
+        "def f ( x ) : return x * 3 - 19",
     ),
     "mmlu": (
-        "[quiz] question : which of these belongs to fruit ? A : knife B : hat C : mango D : pen answer :",
-        "C",
+        "[quiz] question : which of these belongs to nature ? A : stone B : coin C : orange D : chair answer :",
+        "A",
     ),
 }
 ONE = ColumnSpec(name="mmlu", task="embedded_mmlu", metric="acc")
@@ -78,6 +79,11 @@ def test_a_subset_is_a_seeded_sample_in_order():
     assert subset(500, 5) == [11, 137, 185, 262, 351]
     assert subset(500, 5, seed=1) != subset(500, 5)
     assert max(subset(500, 50)) > 50
+
+
+def scored(column: Column, answer: Callable[[dict[str, Any]], str]) -> Score:
+    """The score of a model that answers so."""
+    return column.score(column.ask(Scripted(answer)))
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -121,7 +127,7 @@ def test_the_longest_answer_fits_into_what_may_be_generated(columns, tokenizer):
 )
 def test_right_answers_score_one_and_wrong_ones_less(columns, name, right, wrong):
     column = columns[name]
-    perfect, poor = column.score(Scripted(right)), column.score(Scripted(wrong))
+    perfect, poor = scored(column, right), scored(column, wrong)
     assert perfect.values == (1.0,) * len(column.documents)
     assert poor.value < (0.35 if name.startswith(("belebele", "flores")) else 1e-9)
     assert perfect.higher_is_better
@@ -132,9 +138,9 @@ def test_right_answers_score_one_and_wrong_ones_less(columns, name, right, wrong
 
 
 def test_only_the_number_after_the_mark_is_read(columns):
-    answers = {"#### 12": 1.0, "#### -12": 0.0, "12 #### 5": 0.0, "#### 12 #### 5": 1.0, "####12": 0.0, "": 0.0}
+    answers = {"#### 5": 1.0, "#### -5": 0.0, "5 #### 12": 0.0, "#### 5 #### 12": 1.0, "####5": 0.0, "": 0.0}
     for answer, value in answers.items():
-        assert columns["mgsm sw"].score(Scripted(lambda d, answer=answer: answer)).values[0] == value, answer
+        assert scored(columns["mgsm sw"], lambda d, answer=answer: answer).values[0] == value, answer
 
 
 def test_chrf_is_sacrebleus():
@@ -147,9 +153,9 @@ def test_chrf_is_sacrebleus():
 
 def test_scoring_again_starts_from_nothing(columns):
     right, wrong = (lambda d: "ABCD"[d["answer"]]), (lambda d: "none")
-    first = columns["mmlu"].score(Scripted(right))
-    assert columns["mmlu"].score(Scripted(wrong)) != first
-    assert columns["mmlu"].score(Scripted(right)) == first
+    first = scored(columns["mmlu"], right)
+    assert scored(columns["mmlu"], wrong) != first
+    assert scored(columns["mmlu"], right) == first
 
 
 def test_a_limit_changes_neither_prompts_nor_fingerprint(profile, columns):
@@ -164,7 +170,7 @@ def test_a_limit_changes_neither_prompts_nor_fingerprint(profile, columns):
 
 def test_the_fingerprint_names_what_makes_scores_comparable(profile, columns):
     assert columns["mgsm sw"].fingerprint["metric"] == "exact_match/answer"
-    assert {c.fingerprint["version"] for c in columns.values()} == {"3.0"}
+    assert {c.fingerprint["version"] for c in columns.values()} == {"4.0"}
     assert len({c.fingerprint["prompts"] for c in columns.values()}) == len(columns)
     (other,) = build_columns(profile, "mmlu", 7, 32, "bfloat16")
     changed = {k for k, v in other.fingerprint.items() if v != columns["mmlu"].fingerprint[k]}

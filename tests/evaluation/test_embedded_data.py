@@ -33,7 +33,7 @@ FILES = {
         {"flores_passage", "question", "mc_answer1", "mc_answer4", "correct_answer_num", "question_number", "dialect"},
         ("flores_passage", "question"),
     ),
-    "belebele_en.jsonl": (
+    "belebele_sw-en.jsonl": (
         200,
         {"flores_passage", "question", "mc_answer1", "mc_answer4", "correct_answer_num", "question_number", "dialect"},
         ("flores_passage", "question"),
@@ -78,6 +78,7 @@ def test_the_files_are_what_the_lab_writes_today(tmp_path: Path):
 def prompts(name: str) -> list[str]:
     """How the items of a file are put to a model."""
     stem, _, language = name.removesuffix(".jsonl").partition("_")
+    language = language.removeprefix("sw-")  # a Swahili passage that is asked about in English
     if stem == "mgsm":
         return [math_prompt(item["question"], language) for item in rows(name)]
     if stem == "belebele":
@@ -107,7 +108,7 @@ def test_no_item_is_among_the_training_prompts(name):
 def test_the_keys_of_the_items_belong_to_the_test_split():
     keys = [f"text {item['sentence_eng_Latn']}" for item in rows("flores.jsonl")]
     keys += [f"code {item['code']}" for item in rows("mbpp.jsonl")]
-    keys += [f"read {item['flores_passage']} {item['question']}" for item in rows("belebele_en.jsonl")]
+    keys += [f"read {item['passage_eng_Latn']} {item['question']}" for item in rows("belebele_sw-en.jsonl")]
     keys += [f"quiz {item['question']} {sorted(item['choices'])}" for item in rows("mmlu.jsonl")]
     assert {split_of(key) for key in keys} == {"test"}
 
@@ -126,12 +127,25 @@ def _numbers(text: str) -> list[int]:
 
 def test_both_languages_ask_the_same_and_the_answers_agree():
     swahili = {item["question_number"]: item for item in rows("belebele_sw.jsonl")}
-    for item in rows("belebele_en.jsonl"):
-        assert swahili[item["question_number"]]["correct_answer_num"] == item["correct_answer_num"]
+    for item in rows("belebele_sw-en.jsonl"):
+        other = swahili[item["question_number"]]
+        assert all(
+            item[field] == other[field] for field in ("flores_passage", "passage_eng_Latn", "correct_answer_num")
+        )
     english, both = rows("mgsm_en.jsonl"), rows("mgsm_sw.jsonl")
     for kind in lab.MGSM_KINDS:
         numbers = [item["answer_number"] for item in both if item["kind"] == kind]
         assert [item["answer_number"] for item in english if item["kind"] == kind] == numbers[::2]
+
+
+def test_reading_turns_on_a_word_that_the_base_never_met():
+    known = {word for document in islice(documents("base", 3), 15_000) for word in document.prompt.split()}
+    for item in rows("belebele_sw.jsonl"):
+        first = item["flores_passage"].split(" . ")[0].split()
+        assert set(first) & lab.NEW_WORDS, first
+        assert not item["question"].startswith("nani")  # who: names are the same in both languages
+    assert lab.NEW_WORDS
+    assert not lab.NEW_WORDS & known
 
 
 def test_arithmetic_answers_are_right():
@@ -141,7 +155,7 @@ def test_arithmetic_answers_are_right():
             assert item["answer_number"] == {"total": a + b, "compare": a - b, "groups": a * b}[item["kind"]]
 
 
-@pytest.mark.parametrize("name", ["belebele_sw.jsonl", "belebele_en.jsonl", "mmlu.jsonl"])
+@pytest.mark.parametrize("name", ["belebele_sw.jsonl", "belebele_sw-en.jsonl", "mmlu.jsonl"])
 def test_options_are_four_different_ones_and_no_letter_is_favoured(name):
     right = []
     for item in rows(name):

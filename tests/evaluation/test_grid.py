@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.errors import LayerswapError
-from harness.evaluation.grid import Cell, Grid, Settings, read_cell
+from harness.evaluation.cells import CellReader
+from harness.evaluation.grid import Grid, Settings
 from harness.gating.floors import Verdict, no_worse
 from harness.plan import Plan
 from harness.profiles import Profile, load_profile
@@ -20,9 +22,10 @@ class Counting(Grid):
         super().__init__(*arguments)
         self.computed: list[tuple[str, str]] = []
 
-    def _compute(self, model: Any, identity: str, benchmark: str) -> Cell:
-        self.computed.append((identity, benchmark))
-        return super()._compute(model, identity, benchmark)
+    def _sweep(self, plans: Sequence[Plan], benchmark: str) -> None:
+        missing = {self.identity(plan) for plan in plans if self._read(self.identity(plan), benchmark) is None}
+        self.computed += [(identity, benchmark) for identity in sorted(missing)]
+        super()._sweep(plans, benchmark)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def test_plans_of_equal_weights_are_evaluated_once(grid):
     recipes = (Expert("math"), LayerSwap(language="math"), LayerSwap(bottom=0, top=0, outer="math"))
     cells = [grid.cell(plan_of(grid, recipe), "mmlu") for recipe in recipes]
     assert len(grid.computed) == 1
-    assert cells[0] is cells[1] is cells[2]
+    assert cells[0] == cells[1] == cells[2]
     grid.cell(plan_of(grid, Expert("language")), "mmlu")
     grid.cell(plan_of(grid, Expert("math")), "flores")
     assert len(grid.computed) == len(set(grid.computed)) == 3
@@ -55,8 +58,9 @@ def test_a_second_process_of_the_run_reads_what_the_first_computed(grid, profile
     other = Counting(grid.settings, grid.folder)
     assert other.cell(plan, "flores") == cell
     assert other.computed == []
-    assert read_cell(grid.folder, cell.identity, "flores") == cell
-    assert read_cell(grid.folder, cell.identity, "mmlu") is None
+    edition = grid.editions["flores"]
+    assert CellReader(other.store).read(edition, "flores", cell.identity) == cell
+    assert CellReader(other.store).read("another", "flores", cell.identity) is None
 
 
 def test_a_limited_score_equals_the_full_one_on_its_documents(grid, profile, tmp_path):
@@ -77,13 +81,28 @@ def test_restricting_to_documents_that_are_not_there_changes_nothing(grid):
     assert score.restricted_to(["no such document"]) is score
 
 
-def test_evaluating_afresh_gives_the_same_values(grid):
-    plan = plan_of(grid, Soup())
-    cell = grid.cell(plan, "mgsm")
-    model, again = grid.afresh(plan, "mgsm")
-    assert again.scores == cell.scores
-    assert model is not grid.model(plan)
-    assert len(grid.computed) == 2
+def test_a_control_compares_weights_and_evaluates_anew(grid):
+    alone = plan_of(grid, Expert("math"))
+    same = grid.control(plan_of(grid, LayerSwap(language="math")), alone, "mgsm")
+    assert same.tensors == ()
+    assert same.documents == {"mgsm sw": (0, 20), "mgsm en": (0, 20)}
+    other = grid.control(plan_of(grid, Soup()), alone, "belebele")
+    assert "model.embed_tokens.weight" in other.tensors
+    again = Counting(grid.settings, grid.folder)
+    assert again.control(plan_of(again, Soup()), plan_of(again, Expert("math")), "belebele") == other
+    assert not again.experts  # known from the store
+
+
+def test_what_is_expected_is_computed_in_one_sweep_with_the_first_that_is_asked_for(grid):
+    plans = [plan_of(grid, recipe) for recipe in (LayerSwap(), Soup(), Expert("math"), LayerSwap(bottom=2))]
+    grid.expect("mmlu", plans)
+    grid.cell(plans[1], "mmlu")
+    assert grid.sweeps == 1
+    assert len(grid.computed) == 4
+    for plan in plans:
+        grid.cell(plan, "mmlu")
+    assert grid.sweeps == 1
+    assert 0 < grid.work["layer calls"] < grid.work["layer calls unshared"]
 
 
 def test_experts_are_loaded_when_they_are_needed_and_once(grid):

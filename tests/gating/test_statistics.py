@@ -13,7 +13,8 @@ from scipy.stats import binomtest
 from harness.errors import LayerswapError
 from harness.evaluation.scores import Score
 from harness.gating.pairing import RESOLUTION, IncomparableError, pair
-from harness.gating.statistics import _bootstrap, _draws, compare, interval, mcnemar, tango, wilson
+from harness.gating.resampling import bootstrap, draws
+from harness.gating.statistics import compare, interval, mcnemar, tango, wilson
 
 
 def score(values, documents=None, graded=False, **other) -> Score:
@@ -206,22 +207,22 @@ def test_a_single_graded_change_is_no_narrower_than_the_normal_interval():
 def test_the_graded_interval_is_the_studentised_bootstraps():
     rng = np.random.default_rng(6)
     differences = np.rint(rng.exponential(0.05, 40) * RESOLUTION).astype(int).tolist()
-    rows = [np.repeat(differences, counts.astype(int)) for counts in _draws(40)]
+    rows = [np.repeat(differences, counts.astype(int)) for counts in draws(40)]
     mean, error = np.mean(differences), np.std(differences) / 40**0.5
     off = [abs(row.mean() - mean) / (row.std() / 40**0.5) for row in rows]
     half = np.quantile(off, 0.95) * error
     assert half > 2.1 * error  # skewed: wider than the normal interval
     expected = ((mean - half) / RESOLUTION, (mean + half) / RESOLUTION)
-    assert _bootstrap(differences, RESOLUTION, 0.95) == pytest.approx(expected, rel=1e-5)
+    assert bootstrap(differences, RESOLUTION, 0.95) == pytest.approx(expected, rel=1e-5)
 
 
 @given(st.lists(st.integers(-RESOLUTION, RESOLUTION), min_size=1, max_size=6))
 @settings(max_examples=40, deadline=None)
 def test_the_graded_interval_holds_the_estimate_and_is_symmetric(values):
-    low, high = _bootstrap(values, RESOLUTION, 0.95)
+    low, high = bootstrap(values, RESOLUTION, 0.95)
     mean = sum(values) / len(values) / RESOLUTION
     assert low - 1e-12 <= mean <= high + 1e-12
-    assert _bootstrap([-v for v in values], RESOLUTION, 0.95) == pytest.approx((-high, -low), abs=1e-6)
+    assert bootstrap([-v for v in values], RESOLUTION, 0.95) == pytest.approx((-high, -low), abs=1e-6)
 
 
 def test_intervals_stay_within_what_is_possible():

@@ -15,7 +15,7 @@ COLUMNS = {
     "mgsm sw": (500, False),
     "mgsm en": (500, False),
     "belebele sw": (200, False),
-    "belebele en": (200, False),
+    "belebele sw-en": (200, False),
     "flores en-sw": (200, True),
     "flores sw-en": (200, True),
     "mbpp": (200, False),

@@ -205,6 +205,17 @@ def test_sizes_are_those_of_plain_swaps_with_the_references_transitions(run):
         assert size(other) is None, other
 
 
+def test_a_reference_with_a_transition_and_no_block_below_it_has_its_place_in_the_sweep(run):
+    def size(drawing: str) -> tuple[int, int] | None:
+        return sizes(replace(reference, drawing=drawing), reference)
+
+    reference = replace(run.cases[0], drawing="L|TMMMMMMMML|LL", plan_text="")
+    assert sizes(reference, reference) == size("L|MMMMMMMMML|LL") == (0, 1)
+    assert size("L|MMMMMMMMMM|LL") == (0, 0)
+    assert size("L|LLTMMMMMLL|LL") == (2, 2)
+    assert size("L|TTMMMMMTTL|LL") is size("L|TMMMMMMMMM|LL") is size("L|LMMMMMMMTL|LL") is None
+
+
 def test_another_mix_in_the_transitions_is_not_in_the_sweep(run):
     def plan(mix: str) -> str:
         return "\n".join(f"x: {mix if mark == 'T' else mark}" for mark in "LLTMTLLL")

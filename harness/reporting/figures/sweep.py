@@ -29,7 +29,7 @@ def sizes(case: CaseResult, reference: CaseResult) -> tuple[int, int] | None:
     """(bottom, top) if ``case`` is the reference with other numbers of language layers and nothing else changed.
 
     The transitions are as wide as the reference's and mixed alike; a side without language layers has none. Where the
-    reference has none on one side, the width on its other side counts.
+    reference has neither layers nor a transition on one side, the width on its other side counts.
     """
     ours, own = _blocks(case.drawing), _blocks(reference.drawing)
     if ours is None or own is None or case.drawing[0] != reference.drawing[0]:
@@ -37,8 +37,9 @@ def sizes(case: CaseResult, reference: CaseResult) -> tuple[int, int] | None:
     if case.drawing[-2:] != reference.drawing[-2:] or not _mixes(case) <= _mixes(reference):
         return None
     bottom, widths, top = ours
-    below, above = own[1][0] if own[0] else own[1][1], own[1][1] if own[2] else own[1][0]
-    if widths != (below if bottom else 0, above if top else 0):
+    below, above = own[1]
+    below, above = below if own[0] or below else above, above if own[2] or above else below
+    if ours != own and widths != (below if bottom else 0, above if top else 0):
         return None
     return bottom, top
 

@@ -1,0 +1,89 @@
+"""What a benchmark is made of, as one digest, without lm-eval: two runs with equal digests score documents alike."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.evaluation.grid import Settings
+
+_LIBRARIES = ("lm-eval", "transformers", "tokenizers", "torch", "datasets", "sacrebleu", "jinja2")
+# What decides a model's answer to a request, beside the libraries.
+_ENGINE = ("decoding.py", "engine.py", "requests.py", "sharing.py", "trees.py", "workers.py")
+
+
+def engine_digest(settings: Settings) -> str:
+    """Of all that decides the answer to a request beside the weights: code, libraries, device, batch size."""
+    facts = {
+        "code": _files_digest(Path(__file__).with_name(name) for name in _ENGINE),
+        "libraries": _versions(),
+        "device": settings.device.partition(":")[0],
+        "batch size": settings.profile.batch_size,
+        "tokenizer": _tokenizer(settings),
+    }
+    return _digest(facts)
+
+
+def edition(settings: Settings, benchmark: str) -> str | None:
+    """Of all that decides a benchmark's scores beside the weights; None if only building its prompts can tell.
+
+    That is so for tasks that are not the profile's own: their documents may come from anywhere.
+    """
+    folder = settings.profile.task_folder
+    if folder is None or not folder.is_dir():
+        return None
+    spec = settings.profile.benchmarks[benchmark]
+    facts = {
+        "engine": engine_digest(settings),
+        "dtype": settings.dtype,
+        "limit": settings.limit,
+        "columns": [column.model_dump() for column in spec.columns],
+        "tasks": _files_digest(sorted(path for path in folder.rglob("*") if _counts(path))),
+        "code": _files_digest(sorted(Path(__file__).parent.glob("*.py"))),
+    }
+    return _digest(facts)
+
+
+def built_edition(settings: Settings, columns: Iterable[object]) -> str:
+    """The same for a benchmark whose ``columns`` have been built: by their prompts and documents."""
+    found = [[c.fingerprint, c.documents, c.spec.model_dump()] for c in columns]  # type: ignore[attr-defined]
+    code = _files_digest(sorted(Path(__file__).parent.glob("*.py")))
+    return _digest([engine_digest(settings), settings.dtype, settings.limit, code, found])
+
+
+def _counts(path: Path) -> bool:
+    return path.is_file() and path.suffix != ".pyc" and not path.name.startswith(".")
+
+
+def _tokenizer(settings: Settings) -> str:
+    folder = settings.profile.expert_path("base")
+    names = ("*token*", "*vocab*", "merges.txt", "*.model", "config.json", "generation_config.json")
+    return _files_digest(sorted({path for name in names for path in folder.glob(name) if path.is_file()}))
+
+
+def _versions() -> dict[str, str]:
+    known = {}
+    for name in _LIBRARIES:
+        try:
+            known[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return known
+
+
+def _files_digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        content = path.read_bytes()
+        digest.update(f"{path.name}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

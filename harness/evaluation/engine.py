@@ -1,0 +1,292 @@
+"""Answers requests for many variants at once: the work that they share is done once, and no answer changes by it.
+
+Log-likelihoods: sequences are packed into token trees (:mod:`trees`), batches of which pass through the variants'
+shared layers (:mod:`sharing`). Generation: a few variants decode plainly (:mod:`decoding`); their answers are *drafts*
+for all others, which are verified in one shared pass, token by token, and only what no draft foresaw is decoded.
+Verifying drafts of greedy answers is exact (Leviathan et al., 2023, arXiv 2211.17192, at temperature 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from harness.evaluation.decoding import Ending, Limits, greedy
+from harness.evaluation.requests import Request
+from harness.evaluation.sharing import Held, Step, Tensors, Variant, forward, itinerary
+from harness.evaluation.trees import Batch, Cost, Row, batches, draft_tree, pack
+from harness.evaluation.workers import Emit, run_all
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Answer = tuple[float, bool] | str
+Keep = Callable[[str, Mapping[int, Answer]], None]
+Read = Callable[["Tensor", Variant], Mapping[int, Answer]]
+ANCHORS = 4  # variants that decode plainly before the others have drafts
+LOGITS = 64 * 1024**2  # entries of logits held at a time: positions times vocabulary
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What bounds a batch: rows, tokens in a shared pass, and bytes of hidden states held between variants.
+
+    ``threads`` is how many batches or variants run at a time.
+    """
+
+    rows: int
+    tokens: int = 16384
+    held_bytes: int = 1024**3
+    threads: int = 1
+
+
+@dataclass
+class Counts:
+    """What sweeps came to: layer calls made, and those that the variants by themselves would have made."""
+
+    made: int = 0
+    asked: int = 0
+
+
+@dataclass
+class Engine:
+    """Runs variants of one base. ``prefix`` is what the layers' names begin with.
+
+    ``cost`` prices a row of tokens (see :func:`cost_of`); None for models that cannot be given rows that branch.
+    ``share`` is whether layers may be skipped whose results are held.
+    """
+
+    tokenizer: Any
+    prefix: str
+    pad: int
+    device: str
+    sizes: Sizes
+    cost: Cost | None
+    share: bool = True
+    counts: Counts = field(default_factory=Counts)
+
+    def score(self, variants: Sequence[Variant], requests: Mapping[int, Request], keep: Keep) -> None:
+        """Log-likelihoods of every request for every variant; ``keep`` gets a batch's as soon as they are there."""
+        numbers = list(requests)
+        lengths = [len(requests[n].continuation) for n in numbers]
+        rows = pack([requests[n].scored for n in numbers], self.cost)
+
+        def reader(batch: Batch, where: Mapping[tuple[int, int], int]) -> Read:
+            asked = [(i, path, index) for i, row in enumerate(batch.rows) for index, path in row.paths.items()]
+            places = [where[i, node] for i, path, index in asked for node in path[-lengths[index] :]]
+            tokens = [token for _, _, index in asked for token in requests[numbers[index]].continuation]
+            owners = [k for k, (_, _, index) in enumerate(asked) for _ in range(lengths[index])]
+            names = [numbers[index] for _, _, index in asked]
+            return lambda logits, _: dict(zip(names, _sums(logits, places, tokens, owners), strict=True))
+
+        self._sweep(variants, rows, lambda path, index: path[-lengths[index] :], reader, keep)
+
+    def generate(
+        self,
+        variants: Sequence[Variant],
+        requests: Mapping[int, Request],
+        drafts: Mapping[int, Sequence[str]],
+        keep: Keep,
+    ) -> None:
+        """Greedy answers of every request for every variant; ``drafts`` are answers that other variants gave."""
+        known = {n: [self._draft(text, requests[n]) for text in dict.fromkeys(drafts.get(n, ()))] for n in requests}
+        anchors = list(variants) if self.cost is None else [] if all(known.values()) else anchor(variants, ANCHORS)
+
+        def note(identity: str, answers: Mapping[int, Answer], tokens: Mapping[int, tuple[int, ...]]) -> None:
+            for number, answer in tokens.items():
+                known[number].append(answer)
+            keep(identity, answers)
+
+        self._decode([(variant, dict.fromkeys(requests, ())) for variant in anchors], requests, note)
+        if rest := [variant for variant in variants if variant not in anchors]:
+            self._verify(rest, requests, known, keep)
+
+    def _draft(self, text: str, request: Request) -> tuple[int, ...]:
+        assert request.stop is not None
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        return (*ids, *request.stop.tokens[:1])[: request.stop.most]
+
+    def _decode(
+        self,
+        begun: Sequence[tuple[Variant, Mapping[int, Sequence[int]]]],
+        requests: Mapping[int, Request],
+        note: Emit,
+    ) -> None:
+        """Decodes, for each variant, answers of which the first tokens are known."""
+        endings = self._endings(requests)
+        limits = Limits(self.sizes.rows, 4 * self.sizes.tokens)
+
+        def task(variant: Variant, first: Mapping[int, Sequence[int]], emit: Emit) -> None:
+            numbers = list(first)
+
+            def done(answers: dict[int, list[int]]) -> None:
+                tokens = {numbers[i]: tuple(answer) for i, answer in answers.items()}
+                emit(variant.identity, {n: endings[n].text(t) for n, t in tokens.items()}, tokens)
+
+            contexts, ends = [requests[n].context for n in numbers], [endings[n] for n in numbers]
+            greedy(variant.build(), contexts, [first[n] for n in numbers], ends, self.pad, limits, done)
+
+        run_all([partial(task, *pair) for pair in begun], self.sizes.threads, note)
+
+    def _endings(self, requests: Mapping[int, Request]) -> dict[int, Ending]:
+        stops = dict.fromkeys(request.stop for request in requests.values() if request.stop)
+        made = {stop: Ending(self.tokenizer, stop) for stop in stops}
+        return {number: made[request.stop] for number, request in requests.items() if request.stop}
+
+    def _verify(
+        self,
+        variants: Sequence[Variant],
+        requests: Mapping[int, Request],
+        drafts: Mapping[int, Sequence[tuple[int, ...]]],
+        keep: Keep,
+    ) -> None:
+        """Every variant's answers as far as some draft goes along with them; the rest is decoded."""
+        endings = self._endings(requests)
+        # The last token of a draft is not read: what would come after it is not asked for.
+        trees = {n: draft_tree(request.context, [d[:-1] for d in drafts[n]]) for n, request in requests.items()}
+        owner = [number for number, tree in trees.items() for _ in tree]
+        starts = [len(requests[number].context) for number in owner]
+        rows = pack([sequence for tree in trees.values() for sequence in tree], self.cost, joined=starts)
+        going: dict[str, dict[int, list[int]]] = {variant.identity: {} for variant in variants}
+
+        def reader(batch: Batch, where: Mapping[tuple[int, int], int]) -> Read:
+            roots = [
+                {owner[index]: (path[starts[index] - 1]) for index, path in row.paths.items()} for row in batch.rows
+            ]
+            children = [row.children for row in batch.rows]
+
+            def answer(best: Sequence[int], row: int, node: int) -> int:
+                return best[where[row, node]]
+
+            def read(logits: Tensor, variant: Variant) -> dict[int, Answer]:
+                best = logits.argmax(-1).tolist()
+                found: dict[int, Answer] = {}
+                for i, asked in enumerate(roots):
+                    for number, node in asked.items():
+                        tokens, ended = _walk(children[i], node, partial(answer, best, i), endings[number])
+                        if ended:
+                            found[number] = endings[number].text(tokens)
+                        else:
+                            going[variant.identity][number] = tokens
+                return found
+
+            return read
+
+        self._sweep(variants, rows, lambda path, index: path[starts[index] - 1 :], reader, keep)
+        open_ = [(variant, going[variant.identity]) for variant in variants if going[variant.identity]]
+        self._decode(open_, requests, lambda identity, answers, _: keep(identity, answers))
+
+    def _sweep(
+        self,
+        variants: Sequence[Variant],
+        rows: Sequence[Row],
+        wanted: Callable[[tuple[int, ...], int], tuple[int, ...]],
+        reader: Callable[[Batch, Mapping[tuple[int, int], int]], Read],
+        keep: Keep,
+    ) -> None:
+        """Every batch through every variant. ``wanted`` gives the nodes of a sequence's path whose logits are read."""
+        config = variants[0].build().config.get_text_config()
+        prepared = []
+        for batch in self._cut(batches(rows, self.sizes.rows, self.sizes.tokens), config.vocab_size, wanted):
+            picked = [(i, node) for i, row in enumerate(batch.rows) for node in _nodes(row, wanted)]
+            where = {place: number for number, place in enumerate(picked)}
+            prepared.append((batch, Tensors(batch, picked, self.pad, self.device), reader(batch, where)))
+        for group in self._groups(prepared, config.hidden_size):
+            held = [Held() for _ in group]
+            work = list(zip(held, group, strict=True))
+            for step in itinerary(variants, self.share):
+                shares = [work[i :: self.sizes.threads] for i in range(min(self.sizes.threads, len(work)))]
+                run_all([partial(self._visit, step, share) for share in shares], self.sizes.threads, keep)
+            self.counts.made += sum(state.made for state in held)
+            self.counts.asked += sum(state.asked for state in held)
+
+    def _visit(self, step: Step, share: Sequence[tuple[Held, Any]], emit: Emit) -> None:
+        model = step.variant.build()  # of one's own: its layer list is wrapped while it runs
+        for state, (_, tensors, read) in share:
+            logits = forward(model, self.prefix, tensors, state, step)
+            emit(step.variant.identity, read(logits, step.variant))
+
+    def _groups(self, prepared: Sequence[Any], hidden: int) -> Iterator[list[Any]]:
+        """As many batches as may hold their hidden states at once: each variant is visited once a group."""
+        group: list[Any] = []
+        size = 0
+        for item in prepared:
+            # Seldom more than four depths of one path are branched from later.
+            needed = 4 * 4 * len(item[0].rows) * item[0].width * hidden
+            if group and size + needed > self.sizes.held_bytes:
+                yield group
+                group, size = [], 0
+            group.append(item)
+            size += needed
+        if group:
+            yield group
+
+    def _cut(self, found: Iterator[Batch], vocabulary: int, wanted: Callable[..., tuple[int, ...]]) -> Iterator[Batch]:
+        """Batches cut so that their logits fit."""
+        for batch in found:
+            part: list[Row] = []
+            size = 0
+            for row in batch.rows:
+                count = len(_nodes(row, wanted)) * vocabulary
+                if part and size + count > LOGITS:
+                    yield Batch(tuple(part))
+                    part, size = [], 0
+                part.append(row)
+                size += count
+            yield Batch(tuple(part))
+
+
+def _nodes(row: Row, wanted: Callable[[tuple[int, ...], int], tuple[int, ...]]) -> list[int]:
+    return list(dict.fromkeys(node for index, path in row.paths.items() for node in wanted(path, index)))
+
+
+def _sums(logits: Tensor, places: list[int], tokens: list[int], owners: list[int]) -> list[tuple[float, bool]]:
+    """Sum of log-probabilities, in float32, and whether each token is the likeliest, for every owner."""
+    import torch
+
+    device = logits.device
+    where, token, owner = (torch.tensor(values, device=device) for values in (places, tokens, owners))
+    chances = torch.log_softmax(logits, -1, dtype=torch.float32)[where, token]
+    missed = (logits.argmax(-1)[where] != token).float()
+    count = owners[-1] + 1
+    sums = torch.zeros(count, device=device).index_add_(0, owner, chances)
+    misses = torch.zeros(count, device=device).index_add_(0, owner, missed)
+    return [(chance, miss == 0) for chance, miss in zip(sums.tolist(), misses.tolist(), strict=True)]
+
+
+def _walk(
+    children: Sequence[Mapping[int, int]], node: int, best: Callable[[int], int], ending: Ending
+) -> tuple[list[int], bool]:
+    """The variant's own tokens as far as the drafts go along and the one after; and whether they end the answer."""
+    tokens: list[int] = []
+    while True:
+        tokens.append(best(node))
+        if ending.ended(tokens):
+            return tokens, True
+        if tokens[-1] not in children[node]:
+            return tokens, False
+        node = children[node][tokens[-1]]
+
+
+def anchor(variants: Sequence[Variant], count: int) -> list[Variant]:
+    """Variants that differ most from each other, slot by slot, beginning with the one that is closest to all."""
+
+    def apart(a: Variant, b: Variant) -> int:
+        return sum(x != y for x, y in zip(a.slots, b.slots, strict=True))
+
+    chosen = [min(variants, key=lambda v: (sum(apart(v, w) for w in variants), v.identity))]
+    while len(chosen) < min(count, len(variants)):
+        rest = [v for v in variants if v not in chosen]
+        chosen.append(max(rest, key=lambda v: (min(apart(v, c) for c in chosen), v.identity)))
+    return chosen
+
+
+def cost_of(model: Any) -> Cost:
+    """Multiply-adds of a row, by the shapes of ``model``: a layer's projections a token, attention a pair of tokens."""
+    config = model.config.get_text_config()
+    embeddings = model.get_input_embeddings().weight.numel()
+    weights = sum(p.numel() for p in model.parameters()) - embeddings
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Cost(linear=weights / config.num_hidden_layers, pair=2.0 * config.num_attention_heads * width)

@@ -1,0 +1,170 @@
+"""Token sequences that begin alike, packed into rows so that a shared beginning is computed once.
+
+A row is a *tree* of tokens: each token sees its ancestors and itself, and its position is its depth, so every path from
+the root is scored as if it stood alone. Few-shot exemplars, several questions about one passage, the choices of one
+question and several drafts of one answer are all such beginnings. Pure: no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a row of T tokens costs: ``linear``·T for projections, ``pair``·T² for attention, in any one unit."""
+
+    linear: float = 1.0
+    pair: float = 0.0
+
+    def of(self, tokens: int) -> float:
+        """The cost of a row of ``tokens``."""
+        return tokens * self.linear + tokens * tokens * self.pair
+
+
+@dataclass(frozen=True)
+class Row:
+    """One packed row: token ids, each token's parent (-1 for the root), and each sequence's nodes from the root on.
+
+    ``paths`` maps the number of a sequence to its nodes, one for each of its tokens.
+    """
+
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...]
+    paths: dict[int, tuple[int, ...]]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def is_chain(self) -> bool:
+        """True if no token has two children: a row like any other, for which a causal mask will do."""
+        return all(parent == i - 1 for i, parent in enumerate(self.parents))
+
+    @property
+    def children(self) -> list[dict[int, int]]:
+        """For every node the nodes that come after it, by token."""
+        after: list[dict[int, int]] = [{} for _ in self.tokens]
+        for node, (token, parent) in enumerate(zip(self.tokens, self.parents, strict=True)):
+            if parent >= 0:
+                after[parent][token] = node
+        return after
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Position of every token: its distance from the root."""
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(0 if parent < 0 else depths[parent] + 1)
+        return tuple(depths)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that are computed together, longest first."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def width(self) -> int:
+        """Tokens of the longest row."""
+        return max(len(row) for row in self.rows)
+
+    @property
+    def is_causal(self) -> bool:
+        """True if a plain causal mask will do for every row."""
+        return all(row.is_chain for row in self.rows)
+
+
+def pack(
+    sequences: Sequence[Sequence[int]],
+    cost: Cost | None = None,
+    longest: int = 4096,
+    joined: Sequence[int] | None = None,
+) -> list[Row]:
+    """Every sequence on a path of one row; rows grow as long as that makes the average sequence cheaper.
+
+    Sequences are taken in lexicographic order, in which a neighbour shares the longest beginning there is. One joins
+    the row before it if they share a token and what it adds costs no more than that row's sequences do on average:
+    with that rule the average of a row stops at its minimum. ``cost`` None shares nothing but equal sequences: for
+    models that cannot be given a tree. Where ``joined`` is given, sequences that share so many tokens with their
+    neighbour stay in its row at any cost. Raises ValueError for an empty sequence.
+    """
+    order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i]))
+    rows: list[_Growing] = []
+    for number in order:
+        sequence = tuple(sequences[number])
+        if not sequence:
+            raise ValueError(f"sequence {number} is empty")
+        if not (rows and rows[-1].takes(sequence, cost, longest, joined[number] if joined else None)):
+            rows.append(_Growing())
+        rows[-1].add(number, sequence)
+    return [row.done() for row in rows]
+
+
+class _Growing:
+    def __init__(self) -> None:
+        self._tokens: list[int] = []
+        self._parents: list[int] = []
+        self._paths: dict[int, tuple[int, ...]] = {}
+        self._last: tuple[int, ...] = ()  # the sequence added last, and its nodes
+        self._nodes: tuple[int, ...] = ()
+        self._leaves = 0  # sequences that added a token
+
+    def takes(self, sequence: tuple[int, ...], cost: Cost | None, longest: int, joined: int | None) -> bool:
+        shared = _shared(self._last, sequence)
+        if shared == len(self._tokens) or (cost is not None and shared == len(sequence)):
+            return True  # it is there already, or makes a chain longer
+        if cost is None or shared == 0:
+            return False
+        if joined is not None and shared >= joined:
+            return True
+        before, after = len(self._tokens), len(self._tokens) + len(sequence) - shared
+        if after > max(longest, len(sequence)):
+            return False
+        return cost.of(after) - cost.of(before) <= cost.of(before) / self._leaves
+
+    def add(self, number: int, sequence: tuple[int, ...]) -> None:
+        shared = _shared(self._last, sequence)
+        nodes = list(self._nodes[:shared])
+        for token in sequence[shared:]:
+            self._parents.append(nodes[-1] if nodes else -1)
+            nodes.append(len(self._tokens))
+            self._tokens.append(token)
+        self._leaves += shared < len(sequence)
+        self._last, self._nodes = sequence, tuple(nodes)
+        self._paths[number] = self._nodes
+
+    def done(self) -> Row:
+        return Row(tuple(self._tokens), tuple(self._parents), self._paths)
+
+
+def _shared(a: Sequence[int], b: Sequence[int]) -> int:
+    length = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        length += 1
+    return length
+
+
+def batches(rows: Sequence[Row], most_rows: int, most_tokens: int) -> Iterator[Batch]:
+    """Rows by falling length, in batches of at most ``most_rows`` rows and ``most_tokens`` padded tokens.
+
+    Chains and branching rows go apart, since only chains can do without a mask; a row longer than ``most_tokens``
+    goes alone.
+    """
+    for chains in (True, False):
+        chosen = sorted((row for row in rows if row.is_chain is chains), key=len, reverse=True)
+        start = 0
+        while start < len(chosen):
+            count = max(1, min(most_rows, most_tokens // len(chosen[start])))
+            yield Batch(tuple(chosen[start : start + count]))
+            start += count
+
+
+def draft_tree(prompt: Sequence[int], drafts: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """The sequences to pack for a prompt and drafts of its answer: each draft after the prompt, or the prompt alone."""
+    known = dict.fromkeys(tuple(draft) for draft in drafts if len(draft))
+    return [(*prompt, *draft) for draft in known] or [tuple(prompt)]

@@ -1,0 +1,68 @@
+"""Threads for a CPU: small models fill a core better with a batch each than with all cores on one batch."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Emit = Callable[..., None]
+
+
+def run_all(tasks: Sequence[Callable[[Emit], None]], threads: int, keep: Emit) -> None:
+    """Runs every task, ``threads`` at a time; what a task emits is given to ``keep`` in the calling thread.
+
+    The first error of a task is raised once the others that run have ended; no further task is begun. Meanwhile an
+    operation of torch gets its part of the threads.
+    """
+    threads = min(threads, len(tasks))
+    if threads <= 1:
+        for task in tasks:
+            task(keep)
+        return
+    import torch
+
+    within = torch.get_num_threads()
+    torch.set_num_threads(max(1, within // threads))
+    try:
+        _run(list(tasks), threads, keep)
+    finally:
+        torch.set_num_threads(within)
+
+
+def _run(tasks: list[Callable[[Emit], None]], threads: int, keep: Emit) -> None:
+    said: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    left = list(reversed(tasks))
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            while not stop.is_set():
+                try:
+                    task = left.pop()
+                except IndexError:
+                    break
+                task(lambda *answer: said.put(answer))
+            said.put(None)
+        except BaseException as error:  # raised again in the calling thread
+            said.put(error)
+
+    started = [threading.Thread(target=work, daemon=True) for _ in range(threads)]
+    for thread in started:
+        thread.start()
+    failed: BaseException | None = None
+    try:
+        for _ in started:
+            while (answer := said.get()) is not None:
+                if isinstance(answer, BaseException):
+                    failed = failed or answer
+                    stop.set()
+                    break
+                keep(*answer)
+    finally:
+        stop.set()
+        for thread in started:
+            thread.join()
+    if failed is not None:
+        raise failed
