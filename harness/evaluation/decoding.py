@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.requests import Stop
+from harness.evaluation.sharing import has_other_windows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,6 +136,8 @@ def _beginning(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
 
 def _sees_all(model: Any) -> bool:
     """Whether every layer sees the whole text: padding after a shared beginning would shift a window's columns."""
+    if has_other_windows(model.config):
+        return False
     text = model.config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ())
     return kinds <= {"full_attention"} if kinds else not getattr(text, "sliding_window", None)
