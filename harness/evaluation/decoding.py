@@ -27,18 +27,24 @@ class Ending:
         # A token that shows the last character of no stop text completes none; outside ASCII one token may show half.
         self._last = None if any((c.isspace() and c != "\n") or not c.isascii() for c in last) else last
         self._may_end: dict[int, bool] = {}
+        self._waiting: set[tuple[int, ...]] = set()  # answers that hold a stop text, and may yet hold an earlier one
         self._shown: dict[tuple[int, ...], str] = {}  # variants often give one answer
 
     def ended(self, tokens: Sequence[int]) -> bool:
         """Whether ``tokens``, the answer so far, end it with the last of them."""
         if len(tokens) >= self._stop.most or (tokens and tokens[-1] in self._stop.tokens):
             return True
-        if not tokens or not self._texts or not self._may(tokens[-1]):
+        if not tokens or not self._texts:
+            return False
+        if not self._may(tokens[-1]) and not (self._waiting and tuple(tokens[:-1]) in self._waiting):
             return False
         text = self._tokenizer.decode(list(tokens), skip_special_tokens=False)
         cut = min((text.find(stop) for stop in self._texts if stop in text), default=-1)
         # A stop that began before this one may still be completed, and then lm-eval may cut there.
-        return cut >= 0 and not any(_begins(text, stop, cut) for stop in self._texts)
+        if cut >= 0 and any(_begins(text, stop, cut) for stop in self._texts):
+            self._waiting.add(tuple(tokens))
+            return False
+        return cut >= 0
 
     def _may(self, token: int) -> bool:
         if self._last is None:
