@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -167,14 +168,15 @@ def _decode(model: Any, answers: list[_Answer], prefix: _Prefix, pad: int) -> No
         cache = _prefilled(model, prefix, len(rows))
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, start:]
         active = list(answers)
+        taken = inspect.signature(model.forward).parameters
         while True:
+            optional = {"position_ids": positions, "logits_to_keep": 1}
             output = model(
                 input_ids=ids,
                 attention_mask=mask,
-                position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=1,
+                **{name: value for name, value in optional.items() if name in taken},
             )
             cache = output.past_key_values
             chosen = output.logits[:, -1].argmax(-1)
@@ -211,7 +213,7 @@ def _prefilled(model: Any, prefix: _Prefix, rows: int) -> Any:
         return None
     if prefix.cache is None:
         ids = torch.tensor([prefix.tokens], device=model.device)
-        prefix.cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        prefix.cache = model(input_ids=ids, use_cache=True).past_key_values
     cache = copy.deepcopy(prefix.cache)
     cache.batch_repeat_interleave(rows)
     return cache

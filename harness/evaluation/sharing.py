@@ -258,6 +258,20 @@ def has_other_windows(config: Any) -> bool:
     return any(type(v) is int and v > 0 and k not in known and "pattern" not in k for k, v in found.items())
 
 
+def can_score(model: Any, prefix: str, device: str) -> bool:
+    """Whether ``model`` gives its own logits when its layers and its head are wrapped: tried on a few tokens."""
+    import torch
+
+    sequence = [1, 2, 3, 4, 5, 6]
+    try:
+        (found,) = _trial(model, prefix, device, pack([sequence]), 1)
+        with torch.inference_mode():
+            plain = model(input_ids=torch.tensor([sequence], device=device), use_cache=False).logits[0]
+        return _close(found, plain)
+    except Exception:  # as above
+        return False
+
+
 def can_share(model: Any, prefix: str, device: str) -> bool:
     """Whether ``model`` gives the same logits when its lower layers' result is held: tried on a few tokens."""
     layers = len(model.get_submodule(prefix.rstrip(".")))
