@@ -87,6 +87,7 @@ def experts_of(name: str) -> dict[str, LoadedExpert]:
 
 RECIPES: tuple[Recipe, ...] = (
     LayerSwap(),
+    LayerSwap(top=0),
     LayerSwap(transition=0),
     LayerSwap(bottom=2, top=1, outer="math"),
     LayerSwap(outer="language"),

@@ -17,7 +17,7 @@ from tests.evaluation.architectures import MODELS, RECIPES, experts_of, model_of
 from tests.evaluation.asking import answered, choices, encoded, instance, questions, words
 
 SOME = ("llama", "llama-tied", "qwen2-window", "mistral-window", "gemma3", "gpt_neox", "gpt_neo", "bloom")
-FEW = RECIPES[1:4]
+FEW = RECIPES[:3]
 Answers = dict[str, dict[int, Any]]
 
 
