@@ -68,10 +68,10 @@ def scores_of(
     return found
 
 
-@pytest.mark.parametrize("benchmark", ["mmlu", "mgsm"])
-def test_the_store_is_asked_first_and_told_each_batch(grid, columns, asked, tmp_path, benchmark):
+@pytest.mark.parametrize("name", ["mmlu", "mgsm"])
+def test_the_store_is_asked_first_and_told_each_batch(grid, columns, asked, tmp_path, name):
     store = Counting(tmp_path / "store.sqlite")
-    variants, chosen = variants_of(grid), columns[benchmark]
+    variants, chosen = variants_of(grid), columns[name]
     requests = len({instance.args[0] + str(instance.args[1]) for column in chosen for instance in column.instances})
     first = scores_of(grid._sweeper, chosen, variants[:2], store)
     assert sum(store.added.values()) == 2 * requests
@@ -86,7 +86,7 @@ def test_the_store_is_asked_first_and_told_each_batch(grid, columns, asked, tmp_
     assert set(store.added) == {v.identity for v in variants}
     assert sum(store.added.values()) == 4 * requests
     # What the others answered are drafts for the new ones.
-    assert sum(call[3] for call in asked) == (2 * requests if benchmark == "mgsm" else 0)
+    assert sum(call[3] for call in asked) == (2 * requests if name == "mgsm" else 0)
     other = Counting(tmp_path / "store.sqlite")
     asked.clear()
     assert scores_of(Grid(grid.settings, tmp_path / "other")._sweeper, chosen, variants, other) == both
@@ -193,16 +193,16 @@ def test_a_model_that_cannot_be_wrapped_is_left_to_lm_eval(grid, columns, asked,
     assert asked == []
 
 
-@pytest.mark.parametrize("benchmark", ["mmlu", "mgsm"])
-def test_two_threads_give_the_scores_of_one(grid, columns, benchmark):
+@pytest.mark.parametrize("name", ["mmlu", "mgsm"])
+def test_two_threads_give_the_scores_of_one(grid, columns, name):
     import torch
 
     variants = variants_of(grid)
-    one = scores_of(grid._sweeper, columns[benchmark], variants)
+    one = scores_of(grid._sweeper, columns[name], variants)
     torch.set_num_threads(2)
     try:
         other = replace(grid._sweeper, _requests={})
-        assert scores_of(other, columns[benchmark], variants) == one
+        assert scores_of(other, columns[name], variants) == one
         assert other._engine.sizes.threads == 2
         assert torch.get_num_threads() == 2
     finally:
