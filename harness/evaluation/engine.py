@@ -157,7 +157,11 @@ class Engine:
             roots = [
                 {owner[index]: (path[starts[index] - 1]) for index, path in row.paths.items()} for row in batch.rows
             ]
-            children = [row.children for row in batch.rows]
+            # Only nodes that are read: another prompt may begin with this one, and go on as an answer does.
+            children = [
+                [{token: child for token, child in after.items() if (i, child) in where} for after in row.children]
+                for i, row in enumerate(batch.rows)
+            ]
 
             def answer(best: Sequence[int], row: int, node: int) -> int:
                 return best[where[row, node]]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.evaluation.engine import Counts, Engine, Sizes, cost_of
 from harness.evaluation.memory import keep_pages
 from harness.evaluation.requests import Encoder, Request
-from harness.evaluation.sharing import Variant, can_branch, can_share
+from harness.evaluation.sharing import Variant, can_branch, can_score, can_share
 from harness.evaluation.workers import threads_per_operation
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Sweeper:
         self, column: Column, variants: Sequence[Variant], store: Store | None
     ) -> dict[str, Callable[[], list[Any]]]:
         """For every variant its responses to the column's instances, in their order."""
-        if not self._encoder.can(column.instances):
+        if not (self._encoder.can(column.instances) and self._can_score):
             return {v.identity: partial(self._ask_stock, column, v) for v in variants}
         if id(column) not in self._requests:
             requests = self._encoder.encode(column.instances)
@@ -111,6 +111,12 @@ class Sweeper:
             softmax_dtype="float32",
             add_bos_token=False,
         )
+
+    @cached_property
+    def _can_score(self) -> bool:
+        from harness.experts import layers_prefix
+
+        return can_score(self.example.model, layers_prefix(self.example.model), self.device)
 
     @cached_property
     def _encoder(self) -> Encoder:
