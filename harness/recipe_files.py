@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +69,22 @@ def read_table(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise LayerswapError(f"{path}: expected a table of keys and values")
     return data
+
+
+def request_text(request: Request, folder: Path | None = None) -> str:
+    """``request`` as the TOML file that ``layerswap merge`` reads; local paths from ``folder``, if it is given."""
+
+    def place(text: str) -> str:
+        local = Path(text).expanduser()
+        return text if folder is None or not local.is_dir() else os.path.relpath(local, folder)
+
+    def quoted(text: str) -> str:
+        return json.dumps(text, ensure_ascii=False)
+
+    lines = [f"recipe = {quoted(repr(request.recipe))}"]
+    lines += [f"dtype = {quoted(request.dtype)}"] if request.dtype != "auto" else []
+    lines += ["", "[experts]", *(f"{quoted(name)} = {quoted(place(p))}" for name, p in request.experts.items())]
+    return "\n".join(lines) + "\n"
 
 
 def _recipe(value: object) -> Recipe:
