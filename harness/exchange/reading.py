@@ -142,8 +142,8 @@ def _from_slices(reader: _Reader) -> Recipe:
     if len(ends[1].sources) != len(ends[0].sources):
         raise reader.refuse(
             f"slices[{len(file.slices) - 1}].sources",
-            f"are {len(ends[1].sources)}, and the first slice's {len(ends[0].sources)}: mergekit fills embeddings by the "
-            "first slice, norm and head by the last, and leaves models out if these have not as many",
+            f"are {len(ends[1].sources)}, and the first slice's {len(ends[0].sources)}: mergekit fills embeddings by "
+            "the first slice, norm and head by the last, and leaves models out if these have not as many",
         )
     outer = _slice_mix(reader, 0, ends[0]), _slice_mix(reader, len(file.slices) - 1, ends[1])
     mixes |= {"embed": outer[0]} | dict.fromkeys(OUTER_SLOTS[1:], outer[1])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from harness.errors import LayerswapError
 from harness.merging.headers import Range
 from harness.merging.selection import kth_largest
+from harness.merging.weights import total_weight
 from harness.plan import Mix
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _linear(pieces: list[Floats], weights: list[float]) -> Floats:
     summed = pieces[0] * weights[0]
     for piece, weight in zip(pieces[1:], weights[1:], strict=True):
         _add_product(summed, piece, weight)
-    summed /= sum(weights)
+    summed /= total_weight(weights)
     return summed
 
 
