@@ -6,6 +6,7 @@ import ast
 import difflib
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from harness import recipes
@@ -35,6 +36,8 @@ def parse_recipe(text: str) -> recipes.Recipe:
     Raises :class:`LayerswapError` for anything else, an unknown recipe or argument, or values that it refuses.
     """
     name, bracket, arguments = text.strip().partition("(")
+    if re.fullmatch(r"[\w-]+", name.strip()):
+        _known(name, text)
     try:
         node = ast.parse(f"{_class_name(name)}{bracket}{arguments}", mode="eval").body
     except (SyntaxError, ValueError):
@@ -53,14 +56,16 @@ def parse_recipe(text: str) -> recipes.Recipe:
 
 def make_recipe(kind: str, positional: list[Any], named: Mapping[str, Any], text: str) -> recipes.Recipe:
     """The recipe of a kind (``layer-swap``, ``LayerSwap``) with these arguments; ``text`` is for messages."""
-    name = _class_name(kind)
-    if name not in _KINDS:
-        close = difflib.get_close_matches(name, _KINDS, n=1)
-        raise LayerswapError(_expected(text) + (f" (did you mean {kebab(close[0])}?)" if close else ""))
+    name = _known(kind, text)
+    named = {"lambda_" if key == "lambda" else key: value for key, value in named.items()}
+    arguments = [field.name for field in fields(_KINDS[name])]
+    if unknown := [key for key in named if key not in arguments]:
+        hint = "".join(f" (did you mean {near}?)" for near in difflib.get_close_matches(unknown[0], arguments, n=1))
+        raise LayerswapError(f"{text!r}: unknown argument {unknown[0]}: expected {', '.join(arguments)}{hint}")
     try:
         return _KINDS[name](*positional, **named)
     except (TypeError, ValueError, AttributeError) as error:
-        raise LayerswapError(f"{text!r}: {error}") from None
+        raise LayerswapError(f"{text!r}: {str(error).removeprefix(f'{name}.__init__() ')}") from None
 
 
 def kebab(name: str) -> str:
@@ -71,6 +76,15 @@ def kebab(name: str) -> str:
 def _class_name(kind: str) -> str:
     known = {kebab(name): name for name in _KINDS}
     return known.get(kind.strip().replace("_", "-").lower(), kind.strip())
+
+
+def _known(kind: str, text: str) -> str:
+    """The class name of a kind of recipe; raises :class:`LayerswapError` with the nearest one for an unknown kind."""
+    name = _class_name(kind)
+    if name not in _KINDS:
+        near = difflib.get_close_matches(kebab(name), map(kebab, _KINDS), n=1)
+        raise LayerswapError(_expected(text) + "".join(f" (did you mean {close}?)" for close in near))
+    return name
 
 
 def _expected(text: str) -> str:
