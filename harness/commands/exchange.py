@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from harness.commands.given import Given, add_given, read_given
+from harness.commands.given import add_given, read_given
 from harness.commands.models import RECIPE
 from harness.errors import LayerswapError
 
@@ -47,9 +47,14 @@ def _export(options: argparse.Namespace) -> None:
     request = read_request(options.recipe)
     given = read_given(options, request)
     plan = given.plan(request)
-    dtype, tied = _stored(given, plan.experts[0])
-    paths = {name: str(given.path(name)) for name in plan.experts}
-    text = yaml_text(mergekit_config(plan, paths, dtype, tied))
+    paths = {name: given.path(name) for name in plan.experts}
+    for name, path in paths.items():
+        if (path / "adapter_config.json").is_file():
+            merge = f'layerswap merge "expert({name!r})" --out DIR'
+            raise LayerswapError(f"models: {name} is an adapter: write it merged into its base first, with '{merge}'")
+    dtype, tied = _stored(paths[plan.experts[0]])
+    models = {name: str(path) for name, path in paths.items()}
+    text = yaml_text(mergekit_config(plan, models, dtype, tied))
     if options.to:
         replace_text(options.to, text)
         print(f"{options.to}: {request.recipe.title}, {plan.drawing}")
@@ -57,15 +62,10 @@ def _export(options: argparse.Namespace) -> None:
         print(text, end="")
 
 
-def _stored(given: Given, name: str) -> tuple[str, bool]:
+def _stored(folder: Path) -> tuple[str, bool]:
     """An expert's dtype, and whether its head is its embeddings."""
     from harness.merging.storage import open_source, read_config
 
-    folder = given.path(name)
-    if (folder / "adapter_config.json").is_file():
-        raise LayerswapError(
-            f"models: {name} is an adapter: merge it into its base first, with 'layerswap merge {name}'"
-        )
     stored = open_source(folder, lambda _: lambda: "")
     return stored.dtype, bool(read_config(folder).get_text_config().tie_word_embeddings)
 
