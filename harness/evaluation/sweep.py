@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.experts import LoadedExpert
 
 CACHED = 1024**2  # bytes of a layer's widest activations that stay in a core's cache
+DECODING = 16384  # tokens whose keys and values a batch holds while it decodes
 
 
 @dataclass
@@ -125,7 +126,10 @@ class Sweeper:
         config = model.config.get_text_config()
         width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
         tokens = max(512, min(16384, CACHED // (4 * width))) if on_cpu else 16384
-        sizes = Sizes(self.rows, tokens, self.memory, min(8, torch.get_num_threads()) if on_cpu else 1)
+        threads = min(8, torch.get_num_threads()) if on_cpu else 1
+        # A step of decoding costs much the same for few rows and for many.
+        decoding = max(4 * tokens, min(DECODING, self.memory // (threads * _bytes_of_a_token(config, model.dtype))))
+        sizes = Sizes(self.rows, tokens, decoding, self.memory, threads)
         if on_cpu:
             keep_pages()
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
@@ -139,6 +143,13 @@ class Sweeper:
             can_share(model, prefix, self.device),
             self.counts,
         )
+
+
+def _bytes_of_a_token(config: Any, dtype: Any) -> int:
+    """What a token's keys and values take, in all layers."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * dtype.itemsize)
 
 
 def _missing(
