@@ -1,4 +1,4 @@
-"""One contestant of the evaluation benchmarks, in a process of its own: the shared sweep, or the loop a user would write.
+"""One contestant of the evaluation benchmarks, in a process: the shared sweep, or the loop a user would write.
 
     python -m benchmarks.contest sweep workload.json out.json
     python -m benchmarks.contest loop workload.json out.json
@@ -10,6 +10,7 @@ The loop, for each variant: write the checkpoint, load it into lm-eval's HFLM, `
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -28,13 +29,14 @@ from benchmarks.models import float_checkpoints
 
 ROOT = Path(__file__).parents[1]
 CHOICES = ("A", "B", "C", "D")
+LAYOUT = 20  # tokens of an exemplar that are no words
 WORDS = (
     "the of and to in a is that for it as was with be by on not he his but at are this have from or had an they which "
     "one you were all her she there would their we him been has when who will no more if out so up said what its about "
     "than into them can only other time new some could these two may first then do any like my now over such our man "
     "me even most made after also did many off before must well back through years much where your way down should "
     "because long each just state those people too mister how little good world make very year still see own work day"
-).split()
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Workload:
 
     ``kind`` is ``suite`` (what ``pytest ablations/`` asks of the embedded experts), ``letters`` or ``texts`` (multiple
     choice on a real small model, by letter or by the choices' own words) or ``generation`` (64 tokens). ``variants``
-    are recipes; ``prompt`` is the number of words of a prompt, all of its ``shots`` exemplars included. ``layers``
+    are recipes; ``prompt`` is about the tokens of a prompt, all of its ``shots`` exemplars included. ``layers``
     None is the real model's depth. ``batch`` is HFLM's batch size.
     """
 
@@ -52,7 +54,7 @@ class Workload:
     benchmarks: tuple[str, ...] = ()
     documents: int | None = None
     shots: int = 0
-    prompt: int = 470
+    prompt: int = 600
     layers: int | None = None
     batch: int = 16
     threads: int | None = None
@@ -99,6 +101,10 @@ def sweep(workload: Workload, folder: Path) -> dict[str, Any]:
     for benchmark in profile.benchmarks:
         grid.expect(benchmark, plans.values())
     values: dict[str, dict[str, dict[str, float]]] = {}
+    for benchmark in profile.benchmarks:
+        grid._built(benchmark)
+    grid.load(dict.fromkeys(expert for plan in plans.values() for expert in plan.experts))
+    ready = clock.read()
     for name, plan in plans.items():
         cells = [grid.cell(plan, benchmark) for benchmark in profile.benchmarks]
         scores = [score for cell in cells for score in cell.scores]
@@ -107,6 +113,7 @@ def sweep(workload: Workload, folder: Path) -> dict[str, Any]:
     distinct = {grid.identity(plan) for plan in plans.values()}
     return {
         **times,
+        "evaluate": times["cpu"] - ready["cpu"],
         "variants": len(distinct),
         "values": values,
         "work": grid.work,
@@ -232,13 +239,13 @@ def _profile(workload: Workload, folder: Path) -> Any:
 def _write_task(workload: Workload, folder: Path) -> None:
     """Documents of random words: what they cost is what real ones of their length cost."""
     folder.mkdir()
-    generator = random.Random(0)
+    generator, known = random.Random(0), WORDS.split()
 
     def text(words: int) -> str:
-        return " ".join(generator.choice(WORDS) for _ in range(words))
+        return " ".join(generator.choice(known) for _ in range(words))
 
     # Of a multiple choice by text every choice is some words that a reader scores; by letter they stand in the prompt.
-    words = workload.prompt // (workload.shots + 1)
+    words = workload.prompt // (workload.shots + 1) - LAYOUT
     made = []
     for _ in range((workload.documents or 0) + workload.shots):
         choices = [text(6) for _ in CHOICES]
@@ -323,11 +330,10 @@ CONTESTANTS: Mapping[str, Callable[[Workload, Path], dict[str, Any]]] = {"sweep"
 def main(contestant: str, asked: Path, out: Path) -> None:
     data = json.loads(asked.read_text(encoding="utf-8"))
     workload = Workload(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
-    import lm_eval.models.huggingface  # imported before the clock starts
-    import lm_eval.tasks
     import torch
     import transformers
 
+    importlib.import_module("lm_eval.models.huggingface")  # before the clock starts
     transformers.logging.set_verbosity_error()
     if workload.threads:
         torch.set_num_threads(workload.threads)
