@@ -291,8 +291,9 @@ def _floor(workload: Workload, grid: Any, plans: Mapping[str, Any]) -> dict[str,
 
     Projections and head by the weights' sizes; attention by pairs of a token and one that it sees.
     """
-    from harness.evaluation.sharing import layer_calls
+    from harness.evaluation.sharing import Variant, layer_calls
     from harness.evaluation.trees import Cost, pack
+    from harness.experts import slot_identities
 
     if workload.kind == "generation":
         return None
@@ -313,10 +314,10 @@ def _floor(workload: Workload, grid: Any, plans: Mapping[str, Any]) -> dict[str,
     layer = sum(p.numel() for p in model.model.layers[0].parameters() if p.dim() == 2)
     width = config.num_attention_heads * config.head_dim
     read = len({node for r in requests for node in _read(r)})
-    variants = {grid.identity(plan): grid._variant(plan) for plan in plans.values()}
-    nodes = layer_calls(list(variants.values()))
+    variants = {slot_identities(plan, grid.digests): plan for plan in plans.values()}
+    nodes = layer_calls([Variant("", slots, lambda: None) for slots in variants])
     total = nodes * (tokens * layer + 2 * pairs * width) + len(variants) * read * head
-    return {"multiply-adds": total, "tokens": tokens, "nodes": nodes}
+    return {"multiply-adds": total, "tokens": tokens, "nodes": nodes, "layers": config.num_hidden_layers}
 
 
 def _read(request: Any) -> Iterator[tuple[int, ...]]:

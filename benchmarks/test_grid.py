@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from benchmarks.contest import Workload, run, suite_plans
+from benchmarks.contest import Workload, run, suite_plans, sweep
 from benchmarks.models import missing
 
 ROUNDS = 3
 SWAP = "LayerSwap(bottom=2, top=2, outer='math')"
 SWEEP = tuple(f"LayerSwap(bottom={b}, top={u}, outer='math')" for b in (2, 4, 6, 8) for u in (2, 4, 6, 8))
+GROWN = tuple(f"LayerSwap(bottom={b}, top={u}, outer='math')" for b in (1, 2, 3, 4) for u in (1, 2, 3, 4))
 SMALL = pytest.mark.skipif(missing("135M") is not None, reason=missing("135M") or "")
 
 
@@ -77,6 +80,10 @@ def test_the_default_suite_takes_a_fifth_of_the_loop() -> None:
 def test_a_sweep_of_16_takes_a_third_of_the_loop(shots: int) -> None:
     workload = Workload("letters", SWEEP, documents=4, shots=shots)
     found = contest(f"sweep of 16, {shots}-shot", workload, SWEEP[5:6], (4, 16), 1)
+    # Layers of the prefix tree once for each batch, and by themselves all of every variant.
+    work, floor = found.sweep["work"], found.sweep["floor"]
+    made, asked = work["layer calls"], work["layer calls unshared"]
+    assert made * len(SWEEP) * floor["layers"] == asked * floor["nodes"]
     assert median(found.cpu) >= 3
 
 
@@ -99,19 +106,20 @@ def test_generating_64_tokens(variants: int, shots: int) -> None:
 
 
 def growth() -> None:
-    """Prints what a sweep takes against variants, documents, shots and layers, beside its floor."""
+    """Prints what a sweep takes against variants, documents, shots and layers, beside its floor; in this process."""
     rate = multiply_adds_a_second()
     print(f"matrices: {rate / 1e9:.1f} thousand million multiply-adds a processor second")
-    base = Workload("letters", SWEEP[:4], documents=4, shots=5, layers=12)
+    base = Workload("letters", GROWN[:4], documents=4, shots=5, layers=12)
     grown = {
-        "variants": [replace(base, variants=SWEEP[:n]) for n in (1, 4, 16)],
+        "variants": [replace(base, variants=GROWN[:n]) for n in (1, 4, 16)],
         "documents": [replace(base, documents=n) for n in (2, 4, 8)],
         "shots": [replace(base, shots=n, prompt=100 * (n + 1)) for n in (0, 2, 5)],
         "layers": [replace(base, layers=n) for n in (12, 18, 24)],
     }
     for name, workloads in grown.items():
         for workload in workloads:
-            found = run("sweep", workload)
+            with TemporaryDirectory() as folder:
+                found = sweep(workload, Path(folder))
             value = len(workload.variants) if name == "variants" else getattr(workload, name)
             spent = found["evaluate"]
             floor = found["floor"]["multiply-adds"] / rate
