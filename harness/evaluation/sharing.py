@@ -183,9 +183,22 @@ def _wrapped(model: Any, prefix: str, batch: Tensors, held: Held, step: Step) ->
 
 
 def _place(model: Any, module: Any) -> tuple[Any, str]:
-    path = next(name for name, other in model.named_modules(remove_duplicate=False) if other is module)
+    path = _PLACES.get(type(model))
+    if path is None or _at(model, path) is not module:
+        path = next(name for name, other in model.named_modules(remove_duplicate=False) if other is module)
+        _PLACES[type(model)] = path
     parent, _, name = path.rpartition(".")
     return model.get_submodule(parent), name
+
+
+def _at(model: Any, path: str) -> Any:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+_PLACES: dict[type, str] = {}  # where models of a class have their head: looking for it takes milliseconds
 
 
 def _memo() -> Any:

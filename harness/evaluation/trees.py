@@ -72,6 +72,11 @@ class Batch:
         return max(len(row) for row in self.rows)
 
     @property
+    def size(self) -> int:
+        """Tokens, with padding."""
+        return self.width * len(self.rows)
+
+    @property
     def is_causal(self) -> bool:
         """True if a plain causal mask will do for every row."""
         return all(row.is_chain for row in self.rows)
