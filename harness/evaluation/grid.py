@@ -159,6 +159,8 @@ class Grid:
         if not wanted:
             return
         columns = self._built(benchmark)
+        # Here, since the store that notes their digests is for one thread, and variants are built in several.
+        self.load(name for plan in wanted.values() for name in plan.experts)
         started, merged = time.monotonic(), self.seconds.get("merge", 0.0)
         reset_peak(self.settings.device)
         scored: dict[str, Any] = {}
