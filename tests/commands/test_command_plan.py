@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +93,10 @@ def test_python_m_harness_is_the_same_command():
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("layer swap: 8 layers\n")
+
+
+def test_the_console_script_is_the_command_line():
+    from harness.recipe_files import read_table
+
+    project = read_table(Path(__file__).parents[2] / "pyproject.toml")["project"]
+    assert project["scripts"] == {"layerswap": "harness.cli:main"}
