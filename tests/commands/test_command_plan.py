@@ -74,7 +74,7 @@ def test_help_has_an_example(command, capsys):
 
 
 def test_help_and_plans_load_nothing_heavy():
-    heavy = "{'torch', 'transformers', 'lm_eval', 'pandas', 'numpy', 'matplotlib', 'yaml'}"
+    heavy = "{'torch', 'transformers', 'lm_eval', 'pandas', 'numpy', 'matplotlib', 'yaml', 'pydantic'}"
     for arguments in (["--help"], ["plan", "layer-swap", "--layers", "8"]):
         code = (
             f"import sys\nfrom harness.cli import main\ntry: main({arguments!r})\nexcept SystemExit: pass\n"
