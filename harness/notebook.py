@@ -144,8 +144,8 @@ def compare(results: pd.DataFrame | str | Path, baseline: Recipe | str) -> pd.Da
     """Every other recipe against ``baseline`` on the same documents: difference, 95 % interval, p, Holm-adjusted p.
 
     ``results``: a frame of :func:`evaluate`, a report's folder or a file of accepted results. ``baseline``: a recipe,
-    its label in the frame, or a report's ``family/case``. Shares of one; ``better`` and ``worse`` count documents.
-    Holm is over the rows.
+    its label in the frame, or a report's ``family/case``. Shares of one; ``better`` and ``worse`` count documents. Holm
+    is over the rows.
     """
     import pandas as pd
 

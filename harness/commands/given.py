@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import LayerswapError
-from harness.profiles import Profile, load_profile
-from harness.recipe_files import Request
 from harness.recipes import PAPER, SwapSizes, check_experts
 
 if TYPE_CHECKING:
     from harness.merging.storage import Source
     from harness.plan import Plan
+    from harness.profiles import Profile
+    from harness.recipe_files import Request
 
 DEFAULT = "embedded"
 
@@ -74,6 +74,8 @@ def add_given(parser: argparse.ArgumentParser) -> None:
 
 def read_given(options: argparse.Namespace, request: Request | None = None) -> Given:
     """The checkpoints of the options or, where those name none, of the recipe's file; else of the default profile."""
+    from harness.profiles import Profile, load_profile
+
     pairs = dict(_pair(text) for text in options.expert)
     if options.base:
         pairs["base"] = options.base

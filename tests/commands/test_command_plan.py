@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_help_has_an_example(command, capsys):
 
 
 def test_help_and_plans_load_nothing_heavy():
-    heavy = "{'torch', 'transformers', 'lm_eval', 'pandas', 'numpy', 'matplotlib', 'yaml'}"
+    heavy = "{'torch', 'transformers', 'lm_eval', 'pandas', 'numpy', 'matplotlib', 'yaml', 'pydantic'}"
     for arguments in (["--help"], ["plan", "layer-swap", "--layers", "8"]):
         code = (
             f"import sys\nfrom harness.cli import main\ntry: main({arguments!r})\nexcept SystemExit: pass\n"
@@ -92,3 +93,10 @@ def test_python_m_harness_is_the_same_command():
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("layer swap: 8 layers\n")
+
+
+def test_the_console_script_is_the_command_line():
+    from harness.recipe_files import read_table
+
+    project = read_table(Path(__file__).parents[2] / "pyproject.toml")["project"]
+    assert project["scripts"] == {"layerswap": "harness.cli:main"}

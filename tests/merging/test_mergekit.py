@@ -95,6 +95,10 @@ CASES: dict[str, tuple[Recipe, Callable[[dict[str, Path]], dict[str, Any]]]] = {
         Soup({"math": 0.7, "language": 0.2, "base": 0.3}),
         lambda f: whole_config(f, "linear", sources(f, {"math": 0.7, "language": 0.2, "base": 0.3})),
     ),
+    "soup of three, 0.3/0.3/0.3": (
+        Soup({"math": 0.3, "language": 0.3, "base": 0.3}),
+        lambda f: whole_config(f, "linear", sources(f, {"math": 0.3, "language": 0.3, "base": 0.3})),
+    ),
     "TIES, density 0.5": (Ties(0.5), lambda f: whole_config(f, "ties", sources(f, BOTH), density=0.5, normalize=True)),
     "TIES, density 0.2, weights 0.7/0.4, lambda 0.8": (
         Ties(0.2, (0.7, 0.4), lambda_=0.8),
