@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import LayerswapError
-from harness.places import EMBEDDED_WEIGHTS, is_placeholder, locate
+from harness.places import is_placeholder, locate
 from harness.recipes import SwapSizes
 
 SHIPPED = Path(__file__).parent / "profiles"

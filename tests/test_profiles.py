@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import LayerswapError
-from harness.profiles import EMBEDDED_TASKS, EMBEDDED_WEIGHTS, load_profile, shipped_profiles
+from harness.places import EMBEDDED_WEIGHTS
+from harness.profiles import EMBEDDED_TASKS, load_profile, shipped_profiles
 
 MINIMAL = """
 name = "mine"

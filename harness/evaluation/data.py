@@ -34,11 +34,10 @@ PLACES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "mbpp": {"test": ("mbpp/mbpp.jsonl", "mbpp.jsonl")},
     "mmlu": {
-        split: (f"mmlu/{split}", f"mmlu/data/{split}", f"data/{split}")
-        + tuple(
-            f"{place}.{ending}"
-            for place in (f"mmlu/{split}", f"mmlu/all/{split}-00000-of-00001", f"all/{split}-00000-of-00001")
-            for ending in ("jsonl", "csv", "parquet")
+        split: (
+            *(f"{place}/{split}" for place in ("mmlu", "mmlu/data", "data")),
+            *(f"mmlu/{split}.{ending}" for ending in ("jsonl", "parquet")),
+            *(f"{place}/{split}-00000-of-00001.parquet" for place in ("mmlu/all", "all")),
         )
         for split in ("test", "dev")
     },
