@@ -13,7 +13,7 @@ from harness.errors import LayerswapError
 
 
 def cache_folder() -> Path:
-    """Where this user's runs keep things: the folder that LAYERSWAP_CACHE names, else one in the system's for caches."""
+    """Where this user's runs keep things: the folder that LAYERSWAP_CACHE names, else one in the system's caches."""
     folder = os.environ.get("LAYERSWAP_CACHE")
     system = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(folder).expanduser() if folder else Path(system) / "pytest-layerswap"

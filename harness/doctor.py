@@ -1,0 +1,262 @@
+"""Whether a profile can be run, without long work, and what that will cost."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import LayerswapError
+from harness.files import cache_folder
+from harness.merging.headers import Range, read_folder
+from harness.places import is_hub_id, is_placeholder, ready
+
+if TYPE_CHECKING:
+    from harness.profiles import Profile
+
+GB = 1e9
+CHARACTERS = 3.0  # of a token, roughly: fewer outside of Latin script
+WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
+# The hub's data sets behind tasks/real, by benchmark.
+HUB = {
+    "mgsm": "juletxara/mgsm",
+    "belebele": "facebook/belebele",
+    "flores": "openlanguagedata/flores_plus",
+    "mbpp": "google-research-datasets/mbpp",
+    "mmlu": "cais/mmlu",
+}
+
+
+@dataclass
+class Diagnosis:
+    """What was found, a sentence each; ``sound`` if nothing is wrong."""
+
+    lines: list[str] = field(default_factory=list)
+    sound: bool = True
+
+    @property
+    def text(self) -> str:
+        """All sentences, and a last one that sums up."""
+        last = "nothing is wrong" if self.sound else "this profile cannot be run as it is"
+        return "\n".join([*self.lines, last])
+
+    def well(self, text: str) -> None:
+        """Notes something that is as it should be."""
+        self.lines.append(f"ok     {text}")
+
+    def wrong(self, text: str) -> None:
+        """Notes something that must be changed first."""
+        self.lines.append(f"WRONG  {text}")
+        self.sound = False
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one variant is asked: documents, and tokens to read or write, roughly."""
+
+    documents: int
+    tokens: int
+
+
+def diagnose(profile: Profile, device: str, limit: int | None = None, variants: int = 50) -> Diagnosis:
+    """Checks experts, their fit, memory and disk, the device, and the tasks' data; then estimates a run's cost."""
+    found = Diagnosis()
+    folders = {name: path for name in profile.experts if (path := _expert(profile, name, found)) is not None}
+    whole = {name: path for name, path in folders.items() if not (path / "adapter_config.json").is_file()}
+    tensors = {name: read for name, path in whole.items() if (read := _headers(name, path, found)) is not None}
+    if len(tensors) > 1:
+        _fit({name: whole[name] for name in tensors}, found)
+    _room(profile, tensors, found)
+    speed = _speed(device, profile.dtype, found)
+    work = [_tasks(profile, benchmark, limit, found) for benchmark in profile.benchmarks]
+    if "base" in tensors:
+        _cost(whole["base"], tensors["base"], [w for w in work if w], speed, variants, found)
+    return found
+
+
+def _expert(profile: Profile, name: str, found: Diagnosis) -> Path | None:
+    place = profile.experts[name]
+    try:
+        if is_placeholder(place):
+            profile.expert_path(name)  # which says what to do
+        path = ready(place, profile.folder, profile.dtype)
+        if path is not None:
+            found.well(f"expert {name}: {place}")
+        elif is_hub_id(place, profile.folder):
+            found.well(f"expert {name}: {_on_hub(place)}")
+        else:
+            found.well(f"expert {name}: {place} will be converted at its first use")
+        return path
+    except LayerswapError as error:
+        text = str(error)
+        found.wrong(text if text.startswith("profile") else f"expert {name}: {text}")
+    return None
+
+
+def _on_hub(place: str) -> str:
+    from huggingface_hub import HfApi
+
+    repository, _, revision = place.partition("@")
+    try:
+        info = HfApi().model_info(repository, revision=revision or None, files_metadata=True, timeout=20)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise LayerswapError(
+            f"{place} is no local folder and the hub does not give it ({type(error).__name__}: {reason})"
+        ) from error
+    size = sum(file.size or 0 for file in info.siblings or () if file.rfilename.endswith(".safetensors"))
+    if not size:
+        raise LayerswapError(f"{place} has no safetensors weights on the hub")
+    return f"{repository}@{info.sha}, {size / GB:.1f} GB to be downloaded"
+
+
+def _headers(name: str, path: Path, found: Diagnosis) -> dict[str, Range] | None:
+    try:
+        return read_folder(path)
+    except (LayerswapError, OSError, ValueError, KeyError) as error:
+        pickled = sorted(file.name for file in path.glob("*.bin"))
+        why = (
+            f" ({pickled[0]} is a pickle, which can run code when opened: convert it where you trust it with "
+            "transformers' from_pretrained(...).save_pretrained(...))"
+        )
+        found.wrong(f"expert {name}: {error}{why if pickled else ''}")
+    return None
+
+
+def _fit(folders: dict[str, Path], found: Diagnosis) -> None:
+    from harness.merging.preflight import preflight
+
+    try:
+        preflight(dict(folders))
+        found.well(f"{', '.join(folders)}: same architecture, depth, shapes, dtype and tokenizer")
+    except LayerswapError as error:
+        found.wrong(str(error))
+
+
+def _room(profile: Profile, tensors: dict[str, dict[str, Range]], found: Diagnosis) -> None:
+    """Whether experts fit into memory, on a CPU; for graphics memory the device's own error must do."""
+    need = sum(_parameters(t) * WIDTH.get(profile.dtype, 2) for t in tensors.values())
+    free = _free_memory()
+    if need and free:
+        text = (
+            f"{len(tensors)} experts take {need / GB:.1f} GB in {profile.dtype}; {free / GB:.1f} GB of memory are free"
+        )
+        found.well(text) if need < free else found.wrong(f"{text}: use a smaller dtype, or fewer experts")
+    folder = cache_folder()
+    while not folder.exists():
+        folder = folder.parent
+    disk = shutil.disk_usage(folder).free
+    text = f"{disk / GB:.1f} GB of disk are free for answers and converted weights"
+    found.well(text) if disk > GB else found.wrong(f"{text}: expected 1 GB; LAYERSWAP_CACHE names another folder")
+
+
+def _free_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
+def _speed(device: str, dtype: str, found: Diagnosis) -> float:
+    """Floating-point operations a second, from about a second of matrix products; 0 if the device cannot be used."""
+    import torch
+
+    kind = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
+    try:
+        a = torch.ones(512, 2048, device=device, dtype=kind)
+        b = torch.ones(2048, 2048, device=device, dtype=kind)
+        rounds, started = 0, time.monotonic()
+        while time.monotonic() - started < 1.0:
+            float((a @ b)[0, 0])  # waits for the device
+            rounds += 1
+        speed = rounds * 2 * 512 * 2048 * 2048 / (time.monotonic() - started)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        found.wrong(f"device {device!r} cannot be used: {reason}")
+        return 0.0
+    found.well(f"device {device}: about {speed / 1e9:,.0f} billion operations a second in {dtype}")
+    return speed
+
+
+def _tasks(profile: Profile, benchmark: str, limit: int | None, found: Diagnosis) -> Work | None:
+    if profile.tasks == "real" and profile.data_folder is None:
+        _reachable(benchmark, [column.task for column in profile.benchmarks[benchmark].columns], found)
+        return None
+    work: list[Work] = []
+
+    def build() -> str:
+        from harness.evaluation.benchmarks import build_columns
+
+        for column in build_columns(profile, benchmark, limit, profile.batch_size, profile.dtype):
+            work.append(_asked(column.instances))
+        return f"{sum(w.documents for w in work):,} documents"
+
+    _try(f"benchmark {benchmark}", build, found)
+    return Work(sum(w.documents for w in work), sum(w.tokens for w in work)) if work else None
+
+
+def _asked(instances: Any) -> Work:
+    by_document = {i.doc_id: i for i in instances}
+    read = sum(len(str(i.args[0])) for i in by_document.values()) / CHARACTERS
+    written = sum(
+        i.args[1].get("max_gen_toks", 256) / 2 if i.request_type == "generate_until" else 4
+        for i in by_document.values()
+    )
+    return Work(len(by_document), round(read + written))
+
+
+def _reachable(benchmark: str, tasks: list[str], found: Diagnosis) -> None:
+    from huggingface_hub import HfApi
+
+    from harness.evaluation.data import asked
+
+    for name in sorted({HUB[asked(task)[0]] for task in tasks}):
+
+        def ask(name: str = name) -> str:
+            HfApi().dataset_info(name, timeout=20)
+            return f"{name} on the hub"
+
+        _try(f"benchmark {benchmark}", ask, found, "; --ablation-data FOLDER reads published files instead")
+
+
+def _try(what: str, action: Callable[[], str], found: Diagnosis, advice: str = "") -> None:
+    try:
+        found.well(f"{what}: {action()}")
+    except LayerswapError as error:
+        found.wrong(f"{what}: {error}")
+    except Exception as error:  # whatever the hub or lm-eval raises
+        logging.getLogger(__name__).debug("%s", what, exc_info=True)
+        found.wrong(f"{what}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}{advice}")
+
+
+def _cost(
+    base: Path, tensors: dict[str, Range], work: list[Work], speed: float, variants: int, found: Diagnosis
+) -> None:
+    from harness.merging.storage import read_depth
+
+    documents, tokens = sum(w.documents for w in work), sum(w.tokens for w in work)
+    if not documents:
+        return
+    text = (
+        f"{variants} variants × {documents:,} documents × {read_depth(base)} layers, about {tokens:,} tokens a variant"
+    )
+    if speed:
+        seconds = 2.0 * _parameters(tensors) * tokens * variants / speed
+        text += f": about {_duration(seconds)} if nothing were shared between variants"
+    found.lines.append(f"cost   {text}")
+
+
+def _parameters(tensors: dict[str, Range]) -> int:
+    return sum(math.prod(tensor.shape) for tensor in tensors.values())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.0f} hours"
