@@ -1,4 +1,4 @@
-"""The command line: ``python -m harness merge | compare | trend | seeds | report | cache | train | study``."""
+"""The command line: ``python -m harness doctor | merge | compare | trend | seeds | report | cache | train | study``."""
 
 from __future__ import annotations
 
@@ -38,6 +38,19 @@ def _parser() -> argparse.ArgumentParser:
         "--no-flush", action="store_true", help="do not wait for the disk: a power cut may then leave a damaged folder"
     )
     merge.set_defaults(run=_merge)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="check all that a run of a profile needs, and say what it will cost",
+        epilog="example: python -m harness doctor mine.toml --data benchmarks --limit 100",
+    )
+    doctor.add_argument("profile", help="a shipped profile's name, or a TOML file")
+    doctor.add_argument("--expert", action="append", default=[], metavar="NAME=PLACE", help="as --ablation-expert")
+    doctor.add_argument("--data", default="", metavar="FOLDER", help="as --ablation-data")
+    doctor.add_argument("--limit", type=int, metavar="N", help="documents of each task (default: all)")
+    doctor.add_argument("--device", help="(default: the profile's)")
+    doctor.add_argument("--variants", type=int, default=50, help="how many the run has (default: %(default)s)")
+    doctor.set_defaults(run=_doctor)
 
     compare = commands.add_parser("compare", help="hold one saved run against another, with the suite's statistics")
     compare.add_argument("before", help="a report's folder, a file of accepted results, or their name")
@@ -123,6 +136,16 @@ def _merge(options: argparse.Namespace) -> None:
         plan, paths, options.out, recipe_text=repr(recipe), cache=default_cache(), flush=not options.no_flush
     )
     print(f"{options.out}: {recipe.title}, {plan.drawing}")
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from harness.doctor import diagnose
+    from harness.profiles import load_profile, parse_experts
+
+    profile = load_profile(options.profile).changed(parse_experts(options.expert), options.data, Path.cwd())
+    found = diagnose(profile, options.device or profile.device, options.limit, options.variants)
+    print(found.text)
+    return int(not found.sound)
 
 
 def _compare(options: argparse.Namespace) -> int:

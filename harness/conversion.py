@@ -7,7 +7,7 @@ import json
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from filelock import FileLock
 
@@ -33,10 +33,18 @@ def lock_of(target: Path) -> FileLock:
     return FileLock(target.with_name(f".{target.name}.lock"))
 
 
-def converted(file: Path, dtype: str = "float32") -> Path:
+@overload
+def converted(file: Path, dtype: str = ..., make: Literal[True] = ...) -> Path: ...
+
+
+@overload
+def converted(file: Path, dtype: str, make: bool) -> Path | None: ...
+
+
+def converted(file: Path, dtype: str = "float32", make: bool = True) -> Path | None:
     """The folder of a plain checkpoint (safetensors, config, tokenizer) with the weights of a GGUF file.
 
-    Quantised weights are widened to ``dtype`` (``auto`` is bfloat16). The file counts as the same while its path, size
+    None if it has yet to be made and ``make`` is false. Quantised weights are widened to ``dtype`` (``auto`` is bfloat16). The file counts as the same while its path, size
     and time of change are. Raises :class:`LayerswapError` if it is missing, or no model that transformers can read.
     """
     if not file.is_file():
@@ -50,6 +58,8 @@ def converted(file: Path, dtype: str = "float32") -> Path:
         return target
     if find_spec("gguf") is None:
         raise LayerswapError(f"{str(file)!r} is a GGUF file: install gguf to read it (pip install gguf)")
+    if not make:
+        return None
     with lock_of(target):
         if not target.is_dir():
             _convert(file, dtype, target)

@@ -144,7 +144,7 @@ def _room(profile: Profile, tensors: dict[str, dict[str, Range]], found: Diagnos
     free = _free_memory()
     if need and free:
         text = (
-            f"{len(tensors)} experts take {need / GB:.1f} GB in {profile.dtype}; {free / GB:.1f} GB of memory are free"
+            f"{len(tensors)} experts take {need / GB:.1f} GB in {profile.dtype}, of {free / GB:.1f} GB of free memory"
         )
         found.well(text) if need < free else found.wrong(f"{text}: use a smaller dtype, or fewer experts")
     folder = cache_folder()

@@ -54,6 +54,32 @@ def locate(place: str, folder: Path, dtype: str) -> Path:
     return downloaded(place)
 
 
+def ready(place: str, folder: Path, dtype: str) -> Path | None:
+    """As :func:`locate`, but None if that would first download or convert; nothing is asked of the network."""
+    local = folder / Path(place).expanduser()
+    if is_hub_id(place, folder):
+        return _in_hub_cache(place)
+    if place.startswith("smollm2:"):
+        from harness.smollm2 import prepared
+
+        return prepared(place.removeprefix("smollm2:"), make=False)
+    if local.suffix == ".gguf":
+        from harness.conversion import converted
+
+        return converted(local, dtype, make=False)
+    return locate(place, folder, dtype)
+
+
+def _in_hub_cache(place: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = place.partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
+    except Exception:  # not there, or only in part
+        return None
+
+
 @cache
 def downloaded(place: str) -> Path:
     """The folder of a hub id's files, in the hub's own cache. A revision is resolved once, to a commit."""

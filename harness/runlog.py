@@ -21,6 +21,7 @@ from harness.evaluation.scores import Score
 from harness.experts import Digested
 from harness.files import replace_text
 from harness.gating.corpus import compare_corpus
+from harness.places import origin
 from harness.plan import slot_names
 from harness.profiles import Profile
 from harness.reporting.results import (
@@ -62,9 +63,10 @@ def write_facts(folder: Path, grid: Grid, cache: Cache | None = None) -> None:
         name: hashlib.sha256(json.dumps(sorted(expert.slot_digests.items())).encode()).hexdigest()
         for name, expert in grid.digests.items()
     }
-    text = json.dumps(
-        {"experts": digests, "seconds": seconds, "changes": moved, "editions": dict(grid.editions), "work": grid.work}
-    )
+    profile = grid.settings.profile
+    origins = {name: origin(profile.experts[name], profile.expert_path(name)) for name in grid.digests}
+    facts = {"experts": digests, "origins": origins, "seconds": seconds, "changes": moved}
+    text = json.dumps({**facts, "editions": dict(grid.editions), "work": grid.work})
     replace_text(folder / "facts" / f"{os.getpid()}.json", text)
 
 
@@ -132,6 +134,12 @@ def _joined(facts: Iterable[Mapping[str, Any]], experts: Iterable[str]) -> tuple
     return tuple(found[key] for key in keys if key in found)
 
 
+def _origins(facts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Where experts came from that are no plain folders; a hub's with the commit."""
+    found = {name: text for fact in facts for name, text in fact.get("origins", {}).items() if text}
+    return {f"source of {name}": f"`{text}`" for name, text in found.items()}
+
+
 def _read(folder: Path) -> list[Any]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
@@ -184,7 +192,7 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
         experts={expert: digests[expert] for expert in profile.experts if expert in digests},
         versions=versions(),
         header=header,
-        provenance={"date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"},
+        provenance={**_origins(facts), "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"},
         seconds=seconds,
         changes=_joined(facts, profile.experts),
     )

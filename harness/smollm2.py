@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal, overload
 
 from harness.conversion import converted, lock_of, weights_folder
 from harness.errors import LayerswapError
@@ -29,18 +30,29 @@ def gguf_file() -> Path:
     return files[0]
 
 
-def prepared(name: str) -> Path:
+@overload
+def prepared(name: str, make: Literal[True] = ...) -> Path: ...
+
+
+@overload
+def prepared(name: str, make: bool) -> Path | None: ...
+
+
+def prepared(name: str, make: bool = True) -> Path | None:
     """The folder of ``base``, or of an expert of :data:`EXPERTS`; made once, about 0.5 GB each.
 
+    None if it has yet to be made and ``make`` is false.
     Raises :class:`LayerswapError` if there is no such expert, or the wheel is not installed.
     """
     if name != "base" and name not in EXPERTS:
         raise LayerswapError(f"there is no model smollm2:{name}: there are base, {', '.join(EXPERTS)}")
-    base = converted(gguf_file(), "float32")
-    if name == "base":
+    base = converted(gguf_file(), "float32", make)
+    if name == "base" or base is None:
         return base
     seed, scale = EXPERTS[name]
     target = weights_folder(f"smollm2-{name}", [base.name, seed, scale])
+    if not make and not target.is_dir():
+        return None
     if not target.is_dir():
         with lock_of(target):
             if not target.is_dir():

@@ -124,8 +124,9 @@ def _question(row: Mapping[str, Any]) -> str:
 
 
 def _hub(name: str, config: str, split: str) -> Rows:
-    from datasets import load_dataset
+    import datasets
 
+    load_dataset: Any = datasets.load_dataset
     try:
         return list(load_dataset(name, config, split=split))
     except Exception as error:

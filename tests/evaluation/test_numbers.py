@@ -6,9 +6,8 @@ from harness.evaluation.numbers import ascii_digits, canonical, direct, direct_a
 
 
 def test_digits_of_every_script_become_ascii():
-    assert (
-        ascii_digits("০১২৩৪৫৬৭৮৯") == ascii_digits("౦౧౨౩౪౫౬౭౮౯") == ascii_digits("０１２３４５６７８９") == "0123456789"
-    )
+    for digits in ("০১২৩৪৫৬৭৮৯", "౦౧౨౩౪౫౬౭౮౯", "０１２３４５６７８９"):
+        assert ascii_digits(digits) == "0123456789"
     assert ascii_digits("１，２００．５ −3 五 ² ½") == "1,200.5 -3 五 ² ½"
 
 
