@@ -44,8 +44,9 @@ def converted(file: Path, dtype: str, make: bool) -> Path | None: ...
 def converted(file: Path, dtype: str = "float32", make: bool = True) -> Path | None:
     """The folder of a plain checkpoint (safetensors, config, tokenizer) with the weights of a GGUF file.
 
-    None if it has yet to be made and ``make`` is false. Quantised weights are widened to ``dtype`` (``auto`` is bfloat16). The file counts as the same while its path, size
-    and time of change are. Raises :class:`LayerswapError` if it is missing, or no model that transformers can read.
+    None if it has yet to be made and ``make`` is false. Quantised weights are widened to ``dtype`` (``auto`` is
+    bfloat16). The file counts as the same while its path, size and time of change are.
+    Raises :class:`LayerswapError` if it is missing, or no model that transformers can read.
     """
     if not file.is_file():
         raise LayerswapError(f"there is no file {str(file)!r}")

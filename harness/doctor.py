@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
-import math
+import os
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from harness.costs import Work, asked, estimate, joined, measure_speed, parameters
 from harness.errors import LayerswapError
 from harness.files import cache_folder
 from harness.merging.headers import Range, read_folder
+from harness.merging.storage import read_depth
 from harness.places import is_hub_id, is_placeholder, ready
 
 if TYPE_CHECKING:
     from harness.profiles import Profile
 
 GB = 1e9
-CHARACTERS = 3.0  # of a token, roughly: fewer outside of Latin script
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 # The hub's data sets behind tasks/real, by benchmark.
 HUB = {
@@ -55,16 +55,9 @@ class Diagnosis:
         self.sound = False
 
 
-@dataclass(frozen=True)
-class Work:
-    """What one variant is asked: documents, and tokens to read or write, roughly."""
-
-    documents: int
-    tokens: int
-
-
 def diagnose(profile: Profile, device: str, limit: int | None = None, variants: int = 50) -> Diagnosis:
     """Checks experts, their fit, memory and disk, the device, and the tasks' data; then estimates a run's cost."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
     found = Diagnosis()
     folders = {name: path for name in profile.experts if (path := _expert(profile, name, found)) is not None}
     whole = {name: path for name, path in folders.items() if not (path / "adapter_config.json").is_file()}
@@ -72,10 +65,11 @@ def diagnose(profile: Profile, device: str, limit: int | None = None, variants: 
     if len(tensors) > 1:
         _fit({name: whole[name] for name in tensors}, found)
     _room(profile, tensors, found)
-    speed = _speed(device, profile.dtype, found)
-    work = [_tasks(profile, benchmark, limit, found) for benchmark in profile.benchmarks]
-    if "base" in tensors:
-        _cost(whole["base"], tensors["base"], [w for w in work if w], speed, variants, found)
+    speed = _device(device, profile.dtype, found)
+    work = joined([w for benchmark in profile.benchmarks for w in _tasks(profile, benchmark, limit, found)])
+    if "base" in tensors and work.documents:
+        layers = read_depth(whole["base"])
+        found.lines.append(f"cost   {estimate(work, layers, parameters(tensors['base']), variants, speed)}")
     return found
 
 
@@ -112,7 +106,7 @@ def _on_hub(place: str) -> str:
     size = sum(file.size or 0 for file in info.siblings or () if file.rfilename.endswith(".safetensors"))
     if not size:
         raise LayerswapError(f"{place} has no safetensors weights on the hub")
-    return f"{repository}@{info.sha}, {size / GB:.1f} GB to be downloaded"
+    return f"{repository}@{info.sha}, {_size(size)} to be downloaded"
 
 
 def _headers(name: str, path: Path, found: Diagnosis) -> dict[str, Range] | None:
@@ -140,19 +134,21 @@ def _fit(folders: dict[str, Path], found: Diagnosis) -> None:
 
 def _room(profile: Profile, tensors: dict[str, dict[str, Range]], found: Diagnosis) -> None:
     """Whether experts fit into memory, on a CPU; for graphics memory the device's own error must do."""
-    need = sum(_parameters(t) * WIDTH.get(profile.dtype, 2) for t in tensors.values())
+    need = sum(parameters(t) * WIDTH.get(profile.dtype, 2) for t in tensors.values())
     free = _free_memory()
     if need and free:
-        text = (
-            f"{len(tensors)} experts take {need / GB:.1f} GB in {profile.dtype}, of {free / GB:.1f} GB of free memory"
-        )
+        text = f"{len(tensors)} experts take {_size(need)} in {profile.dtype}, of {_size(free)} of free memory"
         found.well(text) if need < free else found.wrong(f"{text}: use a smaller dtype, or fewer experts")
     folder = cache_folder()
     while not folder.exists():
         folder = folder.parent
     disk = shutil.disk_usage(folder).free
-    text = f"{disk / GB:.1f} GB of disk are free for answers and converted weights"
+    text = f"{_size(disk)} of disk are free for answers and converted weights"
     found.well(text) if disk > GB else found.wrong(f"{text}: expected 1 GB; LAYERSWAP_CACHE names another folder")
+
+
+def _size(number: float) -> str:
+    return f"{number / GB:.1f} GB" if number >= GB / 10 else f"{number / 1e6:.0f} MB"
 
 
 def _free_memory() -> int | None:
@@ -163,60 +159,39 @@ def _free_memory() -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
 
 
-def _speed(device: str, dtype: str, found: Diagnosis) -> float:
-    """Floating-point operations a second, from about a second of matrix products; 0 if the device cannot be used."""
-    import torch
-
-    kind = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
+def _device(device: str, dtype: str, found: Diagnosis) -> float:
     try:
-        a = torch.ones(512, 2048, device=device, dtype=kind)
-        b = torch.ones(2048, 2048, device=device, dtype=kind)
-        rounds, started = 0, time.monotonic()
-        while time.monotonic() - started < 1.0:
-            float((a @ b)[0, 0])  # waits for the device
-            rounds += 1
-        speed = rounds * 2 * 512 * 2048 * 2048 / (time.monotonic() - started)
-    except (RuntimeError, AssertionError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        found.wrong(f"device {device!r} cannot be used: {reason}")
+        speed = measure_speed(device, dtype)
+    except LayerswapError as error:
+        found.wrong(str(error))
         return 0.0
     found.well(f"device {device}: about {speed / 1e9:,.0f} billion operations a second in {dtype}")
     return speed
 
 
-def _tasks(profile: Profile, benchmark: str, limit: int | None, found: Diagnosis) -> Work | None:
+def _tasks(profile: Profile, benchmark: str, limit: int | None, found: Diagnosis) -> list[Work]:
     if profile.tasks == "real" and profile.data_folder is None:
         _reachable(benchmark, [column.task for column in profile.benchmarks[benchmark].columns], found)
-        return None
+        return []
     work: list[Work] = []
 
     def build() -> str:
         from harness.evaluation.benchmarks import build_columns
 
         for column in build_columns(profile, benchmark, limit, profile.batch_size, profile.dtype):
-            work.append(_asked(column.instances))
-        return f"{sum(w.documents for w in work):,} documents"
+            work.append(asked(column.instances))
+        return f"{joined(work).documents:,} documents"
 
     _try(f"benchmark {benchmark}", build, found)
-    return Work(sum(w.documents for w in work), sum(w.tokens for w in work)) if work else None
-
-
-def _asked(instances: Any) -> Work:
-    by_document = {i.doc_id: i for i in instances}
-    read = sum(len(str(i.args[0])) for i in by_document.values()) / CHARACTERS
-    written = sum(
-        i.args[1].get("max_gen_toks", 256) / 2 if i.request_type == "generate_until" else 4
-        for i in by_document.values()
-    )
-    return Work(len(by_document), round(read + written))
+    return work
 
 
 def _reachable(benchmark: str, tasks: list[str], found: Diagnosis) -> None:
     from huggingface_hub import HfApi
 
-    from harness.evaluation.data import asked
+    from harness.evaluation.data import asked as benchmark_of
 
-    for name in sorted({HUB[asked(task)[0]] for task in tasks}):
+    for name in sorted({HUB[benchmark_of(task)[0]] for task in tasks}):
 
         def ask(name: str = name) -> str:
             HfApi().dataset_info(name, timeout=20)
@@ -233,30 +208,3 @@ def _try(what: str, action: Callable[[], str], found: Diagnosis, advice: str = "
     except Exception as error:  # whatever the hub or lm-eval raises
         logging.getLogger(__name__).debug("%s", what, exc_info=True)
         found.wrong(f"{what}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}{advice}")
-
-
-def _cost(
-    base: Path, tensors: dict[str, Range], work: list[Work], speed: float, variants: int, found: Diagnosis
-) -> None:
-    from harness.merging.storage import read_depth
-
-    documents, tokens = sum(w.documents for w in work), sum(w.tokens for w in work)
-    if not documents:
-        return
-    text = (
-        f"{variants} variants × {documents:,} documents × {read_depth(base)} layers, about {tokens:,} tokens a variant"
-    )
-    if speed:
-        seconds = 2.0 * _parameters(tensors) * tokens * variants / speed
-        text += f": about {_duration(seconds)} if nothing were shared between variants"
-    found.lines.append(f"cost   {text}")
-
-
-def _parameters(tensors: dict[str, Range]) -> int:
-    return sum(math.prod(tensor.shape) for tensor in tensors.values())
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.0f} hours"

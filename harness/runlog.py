@@ -134,12 +134,6 @@ def _joined(facts: Iterable[Mapping[str, Any]], experts: Iterable[str]) -> tuple
     return tuple(found[key] for key in keys if key in found)
 
 
-def _origins(facts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Where experts came from that are no plain folders; a hub's with the commit."""
-    found = {name: text for fact in facts for name, text in fact.get("origins", {}).items() if text}
-    return {f"source of {name}": f"`{text}`" for name, text in found.items()}
-
-
 def _read(folder: Path) -> list[Any]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
@@ -180,6 +174,7 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
         for stage, value in fact["seconds"].items():
             seconds[stage] = seconds.get(stage, 0.0) + value
     digests = {expert: digest for fact in facts for expert, digest in fact["experts"].items()}
+    sources = {f"source of {k}": f"`{v}`" for fact in facts for k, v in fact.get("origins", {}).items() if v}
     present = {c.case_id for c in found}
     named = {column for c in found for column in c.columns}
     return RunResult(
@@ -192,7 +187,7 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
         experts={expert: digests[expert] for expert in profile.experts if expert in digests},
         versions=versions(),
         header=header,
-        provenance={**_origins(facts), "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"},
+        provenance={**sources, "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"},
         seconds=seconds,
         changes=_joined(facts, profile.experts),
     )
@@ -236,8 +231,8 @@ def corpus_contrasts(
 
 def provenance(result: RunResult) -> dict[str, str]:
     """Where the scores of a run came from, for whoever reads them later."""
-    experts = {f"weights of {name}": digest[:16] for name, digest in result.experts.items()}
-    return {"device": result.header["device"], **experts, **result.versions}
+    weights = {f"weights of {name}": digest[:16] for name, digest in result.experts.items()}
+    return {"device": result.header["device"], **weights, **result.versions}
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from harness.evaluation.embedded import program
 from harness.evaluation.numbers import canonical
 
 Rows = list[dict[str, Any]]
+Reader = Callable[[Path], Iterable[dict[str, Any]]]
 FLORES_SHOTS, MMLU_SHOTS = 4, 5
 MBPP_SHOTS, MBPP_TEST = (2, 3, 4), range(11, 511)
 
@@ -141,7 +142,8 @@ def _local(folder: Path | None, benchmark: str, split: str, language: str = "en"
     assert folder is not None
     path = need(folder, benchmark, split, language)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [row for file in files for row in _READERS.get(file.suffix, _lines)(file)]
+    readers: list[tuple[Path, Reader]] = [(file, _READERS.get(file.suffix, _lines)) for file in files]
+    return [row for file, read in readers for row in read(file)]
 
 
 def _jsonl(file: Path) -> Iterator[dict[str, Any]]:
@@ -174,7 +176,7 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
     return ({"text": line.rstrip("\r")} for line in file.read_text("utf-8").split("\n") if line.strip())
 
 
-_READERS: dict[str, Callable[[Path], Any]] = {".jsonl": _jsonl, ".tsv": _tsv, ".csv": _csv, ".parquet": _parquet}
+_READERS: dict[str, Reader] = {".jsonl": _jsonl, ".tsv": _tsv, ".csv": _csv, ".parquet": _parquet}
 
 
 def translated(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
