@@ -5,9 +5,7 @@ import shutil
 from harness.profiles import load_profile
 
 
-def test_another_place_of_an_expert_is_used(
-    ablate, latest, pytester, tiny_profile
-):
+def test_another_place_of_an_expert_is_used(ablate, latest, pytester, tiny_profile):
     language = load_profile(str(tiny_profile)).expert_path("language")
     shutil.copytree(language, pytester.path / "mine")
     assert ablate("--ablation-expert=math=mine").ret == 0
