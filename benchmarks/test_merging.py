@@ -11,7 +11,7 @@ from harness.merging.assemble import Assembler
 from harness.recipes import LayerSwap, OneSide, Placement, Recipe
 
 LAYERS = 30
-BAR_SECONDS = 0.020
+BAR_SECONDS = 0.005
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def experts() -> dict[str, LoadedExpert]:
     [LayerSwap(outer="math"), LayerSwap(transition=0, outer="language"), OneSide("top"), Placement("random", 1)],
     ids=lambda recipe: recipe.title,
 )
-def test_building_a_swap_takes_under_20_ms(benchmark: Any, experts: dict[str, LoadedExpert], recipe: Recipe) -> None:
+def test_building_a_swap_takes_under_5_ms(benchmark: Any, experts: dict[str, LoadedExpert], recipe: Recipe) -> None:
     """Averaged slots are computed before: every variant after the first shares them."""
     plan, assembler = recipe.plan(LAYERS), Assembler(experts)
     assembler.build(plan)

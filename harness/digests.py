@@ -141,6 +141,8 @@ def _key(path: Path, dtype: str, base_path: Path | None) -> str | None:
                     )
     except (OSError, ValueError, AttributeError):
         return None
+    if not dtype:  # of a folder's bytes
+        return hashlib.sha256(json.dumps(files).encode()).hexdigest()
     versions = [harness.__version__, _version("transformers"), _version("peft") if len(folders) > 1 else ""]
     return hashlib.sha256(json.dumps([files, dtype, versions]).encode()).hexdigest()
 

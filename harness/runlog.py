@@ -187,10 +187,16 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
         experts={expert: digests[expert] for expert in profile.experts if expert in digests},
         versions=versions(),
         header=header,
-        provenance={**sources, "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"},
+        provenance={**sources, "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC", **_shared_work(facts)},
         seconds=seconds,
         changes=_joined(facts, profile.experts),
     )
+
+
+def _shared_work(facts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """How much of the work of evaluating was done once for several variants; nothing if all came from the store."""
+    made, asked = (sum(fact["work"][name] for fact in facts) for name in ("layer calls", "layer calls unshared"))
+    return {"layer calls": f"{made:,} made, {asked:,} without sharing"} if asked else {}
 
 
 def scores(folder: Path, result: RunResult, profile: Profile, cells: CellReader) -> dict[str, dict[str, Score]]:

@@ -97,7 +97,7 @@ def test_changes_of_other_weights_are_computed(grid, tmp_path):
     grid.load(["base", "math"])
     parameter_changes(grid, memory)
     digests = {**grid.experts["math"].slot_digests, "norm": "0" * 64}
-    grid._experts["math"] = grid._digests["math"] = replace(grid.experts["math"], slot_digests=digests)
+    grid.experts["math"] = grid.digests["math"] = replace(grid.experts["math"], slot_digests=digests)
     parameter_changes(grid, memory)
     assert len(memory) == 2
 

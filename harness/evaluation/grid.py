@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,40 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from harness.errors import LayerswapError
 from harness.evaluation.cells import Cell, CellReader, keep_cell, key_of
 from harness.evaluation.editions import built_edition, edition, engine_digest
 from harness.evaluation.memory import peak_bytes, reset_peak
+from harness.evaluation.variants import Settings, Variants
 
 if TYPE_CHECKING:
     from harness.evaluation.benchmarks import Column
     from harness.evaluation.responses import Store
-    from harness.evaluation.sharing import Variant
     from harness.evaluation.sweep import Sweeper
     from harness.experts import Digested, LoadedExpert
     from harness.merging.assemble import Assembler
     from harness.plan import Plan
-    from harness.profiles import Profile
 
 CONTROL = "control"
 CONTROL_DOCUMENTS = 50  # of each column that a control is evaluated on once more, by itself
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a profile is evaluated in this run.
-
-    ``limit`` is documents a task, None for all. ``workers`` is how many processes share the run, ``threads`` what each
-    may use. ``memory`` bounds, in bytes, computed slots and hidden states, half of it each.
-    """
-
-    profile: Profile
-    device: str
-    dtype: str
-    limit: int | None = None
-    threads: int | None = None
-    workers: int = 1
-    memory: int = 2 * 1024**3
 
 
 @dataclass(frozen=True)
@@ -69,34 +49,40 @@ class Grid:
         self.settings = settings
         self.folder = folder
         self.store = store or Store(folder / "responses.sqlite")
-        self.seconds: dict[str, float] = {}
+        self.variants = Variants(settings, self.store)
         self.sweeps = 0
-        self._digests: dict[str, Digested] = {}
-        self._experts: dict[str, LoadedExpert] = {}
-        self._assembler: Assembler | None = None
-        self._building = threading.Lock()
         self._columns: dict[str, list[Column]] = {}
         self.cells = CellReader(self.store)
-        self._identities: dict[Plan, str] = {}
         self._expected: dict[str, dict[str, Plan]] = {}
         self._editions: dict[str, str] = {}
-
-    @cached_property
-    def layers(self) -> int:
-        """The base's depth, from its config alone: no weights are read."""
-        from harness.merging.storage import read_depth
-
-        return read_depth(self.settings.profile.expert_path("base"))
 
     @property
     def digests(self) -> Mapping[str, Digested]:
         """Digests of every expert that has been needed so far."""
-        return self._digests
+        return self.variants.digests
 
     @property
     def experts(self) -> Mapping[str, LoadedExpert]:
         """Every expert whose weights are in memory."""
-        return self._experts
+        return self.variants.experts
+
+    @property
+    def layers(self) -> int:
+        """The base's depth, from its config alone: no weights are read."""
+        return self.variants.layers
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What stages of the work have taken, by name."""
+        return self.variants.seconds
+
+    def load(self, names: Iterable[str]) -> Assembler:
+        """See :meth:`Variants.load`."""
+        return self.variants.load(names)
+
+    def identity(self, plan: Plan) -> str:
+        """The digest of the weights that ``plan`` gives."""
+        return self.variants.identity(plan)
 
     @property
     def work(self) -> dict[str, int]:
@@ -115,27 +101,6 @@ class Grid:
         expected = self._expected.setdefault(benchmark, {})
         expected.update({plan.text: plan for plan in plans})
 
-    def load(self, names: Iterable[str]) -> Assembler:
-        """Experts in memory, each loaded once for the session, and checked against each other."""
-        names = tuple(dict.fromkeys(names))
-        self._check(names)
-        missing = [name for name in names if name not in self._experts]
-        if missing or self._assembler is None:
-            started = time.monotonic()
-            self._load(names, missing)
-            self._add("load experts", started)
-        assert self._assembler is not None
-        return self._assembler
-
-    def identity(self, plan: Plan) -> str:
-        """The digest of the weights that ``plan`` gives."""
-        from harness.experts import identity
-
-        if plan not in self._identities:
-            self._know(plan.experts)
-            self._identities[plan] = identity(plan, self._digests, self.settings.dtype)
-        return self._identities[plan]
-
     def cell(self, plan: Plan, benchmark: str) -> Cell:
         """The scores of ``plan`` on ``benchmark``: of an earlier run, of another process of this run, or computed now.
 
@@ -150,12 +115,6 @@ class Grid:
                     break
         assert cell is not None
         return cell
-
-    def model(self, plan: Plan) -> Any:
-        """The variant itself, a model of one's own whose layers are shared."""
-        assembler = self.load(plan.experts)
-        with self._building:
-            return assembler.build(plan)
 
     def control(self, plan: Plan, expert: Plan, benchmark: str) -> Control:
         """Compares ``plan`` with an expert alone: every tensor, and answers that are computed for each by itself.
@@ -176,8 +135,8 @@ class Grid:
 
         columns = self._built(benchmark)
         expected = {score.column: score for score in self.cell(expert, benchmark).scores}
-        model = self.model(plan)
-        state, own = model.state_dict(), self.model(expert).state_dict()
+        model = self.variants.model(plan)
+        state, own = model.state_dict(), self.variants.model(expert).state_dict()
         different = [name for name, tensor in own.items() if name not in state or not torch.equal(state[name], tensor)]
         started = time.monotonic()
         found: dict[str, tuple[int, int]] = {}
@@ -189,8 +148,8 @@ class Grid:
                 found[score.column] = (sum(a != b for a, b in pairs), score.n)
 
         parts = [column.part(CONTROL_DOCUMENTS) for column in columns]
-        self._sweeper.scores(parts, [self._variant(plan)], None, compare)
-        self._add("controls", started)
+        self._sweeper.scores(parts, [self.variants.variant(plan)], None, compare)
+        self.variants.add("controls", started)
         return Control(tuple(different), found)
 
     def _sweep(self, plans: Sequence[Plan], benchmark: str) -> None:
@@ -203,14 +162,14 @@ class Grid:
         merging: dict[str, float] = {}
         for identity, plan in wanted.items():
             started = time.monotonic()
-            self.model(plan)
-            merging[identity] = self._add("merge", started)
+            self.variants.model(plan)
+            merging[identity] = self.variants.add("merge", started)
         started = time.monotonic()
         reset_peak(self.settings.device)
         scored: dict[str, Any] = {}
-        variants = [self._variant(plan) for plan in wanted.values()]
+        variants = [self.variants.variant(plan) for plan in wanted.values()]
         self._sweeper.scores(columns, variants, self.store, scored.__setitem__)
-        seconds = self._add(f"evaluate {benchmark}", started) / len(wanted)
+        seconds = self.variants.add(f"evaluate {benchmark}", started) / len(wanted)
         peak = peak_bytes(self.settings.device)
         self.sweeps += 1
         for identity, scores in scored.items():
@@ -224,7 +183,7 @@ class Grid:
         Neighbours share most layers, so a part is a run of them. The part that holds ``identity`` comes first, or,
         while another process has it, last; what is left of others fills the wait.
         """
-        ordered = sorted(self._expected[benchmark].values(), key=lambda plan: self._slots(plan))
+        ordered = sorted(self._expected[benchmark].values(), key=lambda plan: self.variants.slots(plan))
         size = -(-len(ordered) // (2 * self.settings.workers if self.settings.workers > 1 else 1))
         parts = [ordered[i : i + size] for i in range(0, len(ordered), size)]
         own = next(i for i, part in enumerate(parts) if identity in map(self.identity, part))
@@ -248,17 +207,6 @@ class Grid:
             self._editions[benchmark] = known or built_edition(self.settings, self._built(benchmark))
         return self._editions[benchmark]
 
-    def _slots(self, plan: Plan) -> tuple[str, ...]:
-        from harness.experts import slot_identities
-
-        self._know(plan.experts)
-        return slot_identities(plan, self._digests)
-
-    def _variant(self, plan: Plan) -> Variant:
-        from harness.evaluation.sharing import Variant
-
-        return Variant(self.identity(plan), self._slots(plan), lambda: self.model(plan))
-
     @cached_property
     def _sweeper(self) -> Sweeper:
         from transformers import AutoTokenizer
@@ -269,62 +217,13 @@ class Grid:
         self.load(["base"])
         tokenizer = AutoTokenizer.from_pretrained(settings.profile.expert_path("base"), local_files_only=True)
         return Sweeper(
-            self._experts["base"],
+            self.variants.experts["base"],
             tokenizer,
             settings.device,
             settings.profile.batch_size,
             settings.memory // 2,
             engine_digest(settings),
         )
-
-    def _check(self, names: Sequence[str]) -> None:
-        profile = self.settings.profile
-        if unknown := [name for name in names if name not in profile.experts]:
-            raise LayerswapError(
-                f"profile {profile.name} has no expert {', '.join(unknown)}: it has {', '.join(profile.experts)}"
-            )
-
-    def _know(self, names: Sequence[str]) -> None:
-        """Makes sure that experts' digests are known, from their files or an earlier run if that will do."""
-        from harness.digests import slot_digests
-
-        self._check(names)
-        profile = self.settings.profile
-        for name in names:
-            if name not in self._digests:
-                found = slot_digests(
-                    profile.expert_path(name), self.settings.dtype, profile.expert_path("base"), self.store
-                )
-                if found is None:
-                    self.load([name])
-                else:
-                    self._digests[name] = found
-
-    def _load(self, names: Sequence[str], missing: Sequence[str]) -> None:
-        import torch
-
-        from harness.digests import remember
-        from harness.experts import load_expert
-        from harness.merging.assemble import Assembler
-        from harness.merging.preflight import preflight
-
-        settings, profile = self.settings, self.settings.profile
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
-        paths = {name: profile.expert_path(name) for name in names}
-        # An adapter has no shapes of its own to compare: it is applied to the base, which is checked.
-        preflight({name: path for name, path in paths.items() if not (path / "adapter_config.json").is_file()})
-        base = profile.expert_path("base")
-        for name in missing:
-            expert = load_expert(name, paths[name], settings.dtype, base_path=base)
-            remember(paths[name], settings.dtype, base, self.store, expert)
-            try:
-                expert.model.to(settings.device)
-            except (RuntimeError, AssertionError) as error:  # unknown, not there, not built in, or full
-                reason = (str(error) or type(error).__name__).splitlines()[0]
-                raise LayerswapError(f"device {settings.device!r} cannot hold the experts: {reason}") from error
-            self._experts[name] = self._digests[name] = expert
-        self._assembler = Assembler(self._experts, settings.memory // 2)
 
     def _built(self, benchmark: str) -> list[Column]:
         if benchmark not in self._columns:
@@ -335,10 +234,8 @@ class Grid:
             self._columns[benchmark] = build_columns(
                 settings.profile, benchmark, settings.limit, settings.profile.batch_size, settings.dtype
             )
-            self._add("build prompts", started)
+            self.variants.add("build prompts", started)
         return self._columns[benchmark]
 
-    def _add(self, stage: str, started: float) -> float:
-        seconds = time.monotonic() - started
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        return seconds
+
+__all__ = ["Control", "Grid", "Settings"]

@@ -19,11 +19,11 @@ from harness.digests import DigestCache, start_folder_digest
 from harness.errors import LayerswapError
 from harness.files import atomic_folder
 from harness.merging.arithmetic import merge_tensor, task_vector, threshold
+from harness.merging.floats import DTYPES as FLOATS
 from harness.merging.preflight import preflight
 from harness.merging.storage import Source, Stored, open_source, place_tensors, tensor_bytes, torch_dtype
-from harness.merging.streams import DTYPES as FLOATS
 from harness.merging.streams import OPERATIONS as STREAMED
-from harness.merging.streams import merged, model_cut
+from harness.merging.streams import Workspace, merged, model_cut
 from harness.merging.writing import Planned, write_tensors
 from harness.plan import Mix, Plan
 
@@ -76,7 +76,7 @@ def write_checkpoint(
     donor = sources[plan.experts[0]]
     entries = _entries(plan, donor)
     with atomic_folder(target, flush) as folder:
-        _write_weights(folder, entries, sources, dtype)
+        _write_weights(folder, entries, sources, dtype, flush)
         _copy_files(donor, folder)
         _write_json(folder / "recipe.json", _record(plan, sources, recipe_text, dtype))
         (folder / "README.md").write_text(_card(target.name, plan, sources, recipe_text), "utf-8")
@@ -99,10 +99,13 @@ def _entries(plan: Plan, donor: Stored) -> list[_Entry]:
     return entries
 
 
-def _write_weights(folder: Path, entries: Sequence[_Entry], sources: Mapping[str, Stored], dtype: str) -> None:
+def _write_weights(
+    folder: Path, entries: Sequence[_Entry], sources: Mapping[str, Stored], dtype: str, flush: bool
+) -> None:
     donor = next(iter(sources.values()))
     computed = dtype if dtype != "auto" else donor.dtype
     cuts: dict[tuple[str, str, float], float] = {}
+    workspace = Workspace()
     floats = [entry.stored for entry in entries if "float" in donor.tensors[entry.stored][0]]
 
     def plan_tensor(entry: _Entry) -> Planned:
@@ -115,7 +118,7 @@ def _write_weights(folder: Path, entries: Sequence[_Entry], sources: Mapping[str
         if _streams(entry.mix, floats if whole else [entry.stored], sources, computed):
             ranges = {name: sources[name].ranges[entry.stored] for name in entry.mix.experts}
             cut = _kept(cuts, entry.mix, sources, partial(_streamed_cut, names=floats)) if whole else None
-            return Planned(wanted, shape, lambda: merged(entry.mix, ranges, cut))
+            return Planned(wanted, shape, lambda: merged(entry.mix, ranges, workspace, cut))
         into = None if dtype == "auto" and entry.mix.is_copy else computed
         find = partial(_torch_cut, names=floats, dtype=computed)
         cut = _kept(cuts, entry.mix, sources, find) if whole else None
@@ -126,7 +129,7 @@ def _write_weights(folder: Path, entries: Sequence[_Entry], sources: Mapping[str
         shards.setdefault(entry.shard, []).append(entry)
     size = 0
     for shard, members in shards.items():
-        size += write_tensors(folder / shard, {entry.name: plan_tensor(entry) for entry in members})
+        size += write_tensors(folder / shard, {entry.name: plan_tensor(entry) for entry in members}, flush)
     if len(shards) > 1 or donor.indexed:
         index = {"metadata": {"total_size": size}, "weight_map": {e.name: e.shard for e in entries}}
         _write_json(folder / "model.safetensors.index.json", index)

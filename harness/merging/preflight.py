@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -63,27 +64,27 @@ def preflight(experts: Mapping[str, Source]) -> None:
 
 def _plainly_fit(sources: Iterable[Source]) -> bool:
     """Whether all are folders of one known architecture whose files say the same: transformers need not be asked."""
-    first = None
+    first: tuple[Any, ...] | None = None
+    start = Path()
     for source in sources:
         if isinstance(source, LoadedExpert) or (config := raw_config(Path(source))) is None:
             return False
         folder = Path(source)
-        found = (
-            config.get("architectures"),
-            is_tied(config),
-            relevant_config(config),
-            {name: kind for name, kind in kinds(read_folder(folder)).items() if not name.endswith(_UNUSED)},
-            _tokenizer_files(folder),
-        )
-        first = found if first is None else first
-        if found != first:
+        tensors = {name: kind for name, kind in kinds(read_folder(folder)).items() if not name.endswith(_UNUSED)}
+        found = (config.get("architectures"), is_tied(config), relevant_config(config), tensors)
+        if first is None:
+            first, start = found, folder
+        elif found != first or not _same_tokenizer(start, folder):
             return False
     return first is not None
 
 
-def _tokenizer_files(folder: Path) -> list[tuple[str, str]]:
-    files = [folder / name for name in ("tokenizer.json", *_TOKENIZER_FILES) if (folder / name).is_file()]
-    return [(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]
+def _same_tokenizer(one: Path, other: Path) -> bool:
+    return all(
+        (one / name).is_file() == (other / name).is_file()
+        and (not (one / name).is_file() or filecmp.cmp(one / name, other / name, shallow=False))
+        for name in ("tokenizer.json", *_TOKENIZER_FILES)
+    )
 
 
 def differences(reference: Description, other: Description) -> list[str]:

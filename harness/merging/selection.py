@@ -35,11 +35,14 @@ def kth_largest(pieces: Pieces, total: int, keep: int) -> float:
     for piece in pieces(1):
         values[end : end + piece.size] = piece
         end += piece.size
-    return _select(values, keep)
+    return select(values, keep)
 
 
-def _select(values: Floats, keep: int) -> float:
+def select(values: Floats, keep: int) -> float:
+    """The same of values in memory, which it puts into another order."""
     place = values.size - keep
+    if place <= 0:
+        return 0.0
     values.partition(place)
     return float(values[place])
 
@@ -52,18 +55,29 @@ def _by_sample(pieces: Pieces, total: int, keep: int) -> float | None:
     place = (1 - keep / total) * sample.size
     low = sample[max(0, int(place - _MARGIN * sample.size))]
     high = sample[min(sample.size - 1, int(place + _MARGIN * sample.size))]
-    above, inside, held = 0, [], 0
+    above = reach_high = reach_low = 0  # how many are > high, >= high, >= low: very many may be equal to either
+    inside: list[Floats] = []
+    held = 0
     for piece in pieces(1):
-        over = piece > high
-        above += int(np.count_nonzero(over))
-        near = piece[(piece >= low) ^ over]
+        over_low = piece > low
+        at_high = piece >= high
+        above += int(np.count_nonzero(piece > high))
+        reach_high += int(np.count_nonzero(at_high))
+        reach_low += int(np.count_nonzero(piece >= low))
+        near = piece[over_low > at_high]
         inside.append(near)
         held += near.size
         if held > max(HELD, total // 16):
             return None
-    if not above < keep <= above + held:
+    if not above < keep <= reach_low:
         return None
-    return _select(np.concatenate(inside), keep - above)
+    if keep <= reach_high:
+        return float(high)
+    if keep > reach_high + held:
+        return float(low)
+    values = np.concatenate(inside)
+    values.partition(values.size - (keep - reach_high))
+    return float(values[values.size - (keep - reach_high)])
 
 
 def _by_bits(pieces: Pieces, keep: int) -> float:

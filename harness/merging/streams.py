@@ -1,7 +1,7 @@
 """Averages, task arithmetic and TIES from file to file in numpy: a few pieces in memory, whatever a tensor's size.
 
-The results are those of :mod:`harness.merging.arithmetic` to the bit (but below 1.2e-38, where floats lose digits);
-torch, which takes seconds to import and 200 MB, is not needed. NaN stays NaN, of whatever bits.
+The results are those of :mod:`harness.merging.arithmetic` to the bit (but below 1.2e-38, where floats lose
+digits; NaN stays NaN, of whatever bits). torch, which takes seconds to import and 200 MB, is not needed.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from harness.errors import LayerswapError
+from harness.merging.floats import PIECE, StoredFloats, stored_bytes
 from harness.merging.headers import Range
-from harness.merging.selection import kth_largest
+from harness.merging.selection import HELD, kth_largest, select
 from harness.plan import Mix
 
 if TYPE_CHECKING:
@@ -21,48 +21,27 @@ if TYPE_CHECKING:
 
     Floats = np.ndarray[Any, np.dtype[np.float32]]
 
-DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
 OPERATIONS = ("linear", "task_arithmetic", "ties")
-_PIECE = 1 << 16  # elements: all that a piece needs stays in a core's cache
 
 
-class StoredFloats:
-    """A stored tensor, read as float32 a piece at a time; each piece is overwritten by the next."""
+class Workspace:
+    """Memory that tensor after tensor is computed in: new memory would cost more than what is done in it."""
 
-    def __init__(self, stream: BinaryIO, tensor: Range) -> None:
+    def __init__(self) -> None:
+        self._arrays: dict[int, Floats] = {}
+
+    def array(self, number: int, size: int) -> Floats:
+        """An array of ``size`` for one purpose, of whatever content."""
         import numpy as np
 
-        self._stream, self._tensor = stream, tensor
-        self.size = math.prod(tensor.shape)
-        count = min(_PIECE, self.size)
-        self._raw = np.empty(count, np.uint16 if tensor.dtype == "bfloat16" else tensor.dtype)
-        self._wide = np.empty(count, np.uint32)
-
-    def piece(self, start: int, step: int = 1) -> Floats:
-        """Elements from ``start`` on, of those every ``step``-th: flat."""
-        import numpy as np
-
-        raw = self._raw[: self.size - start]
-        view = raw.data.cast("B")
-        self._stream.seek(self._tensor.begin + start * raw.itemsize)
-        while view.nbytes:
-            done = self._stream.readinto(view)  # type: ignore[attr-defined]
-            if not done:
-                raise LayerswapError(f"{str(self._tensor.path)!r} is cut off or no safetensors file")
-            view = view[done:]
-        raw = raw[::step]
-        if self._tensor.dtype == "float32":
-            return raw
-        wide = self._wide[: raw.size]
-        if self._tensor.dtype == "float16":
-            floats: Floats = wide.view(np.float32)
-            floats[:] = raw
-            return floats
-        np.left_shift(raw, 16, out=wide, dtype=np.uint32)
-        return wide.view(np.float32)
+        if number not in self._arrays or self._arrays[number].size < size:
+            self._arrays[number] = np.empty(size, np.float32)
+        return self._arrays[number][:size]
 
 
-def merged(mix: Mix, tensors: Mapping[str, Range], cut: Callable[[str], float] | None = None) -> Iterator[memoryview]:
+def merged(
+    mix: Mix, tensors: Mapping[str, Range], workspace: Workspace, cut: Callable[[str], float] | None = None
+) -> Iterator[memoryview]:
     """The bytes of one tensor filled by ``mix`` (one of :data:`OPERATIONS`), in the dtype that all are stored in.
 
     ``tensors`` gives each expert's stored tensor, of equal shape and dtype; ``cut(expert)`` the whole-model threshold
@@ -71,13 +50,20 @@ def merged(mix: Mix, tensors: Mapping[str, Range], cut: Callable[[str], float] |
     import numpy as np
 
     base = mix.parameter("base")
-    names = [*([str(base)] if base is not None else []), *(expert for expert, _ in mix.sources)]
+    experts, weights = zip(*mix.sources, strict=True)
+    names = [*([str(base)] if base is not None else []), *experts]
+    lambda_ = float(mix.parameter("lambda") or 0.0)
     with ExitStack() as stack, np.errstate(all="ignore"):
         parts = [_open(stack, tensors[name]) for name in names]
-        compute = _operation(mix, parts, cut, [name for name, _ in mix.sources])
-        dtype = tensors[names[0]].dtype
-        for start in range(0, parts[0].size, _PIECE):
-            yield _stored(compute([part.piece(start) for part in parts]), dtype)
+        if mix.operation == "ties":
+            cuts = [cut(name) for name in experts] if cut is not None else None
+            results = _ties(mix, parts, weights, cuts, workspace)
+        elif mix.operation == "task_arithmetic":
+            results = (_task_arithmetic(pieces, weights, lambda_) for pieces in _together(parts))
+        else:
+            results = (_linear(pieces, weights) for pieces in _together(parts))
+        for result in results:
+            yield stored_bytes(result, tensors[names[0]].dtype)
 
 
 def model_cut(pairs: Sequence[tuple[Range, Range]], density: float) -> float:
@@ -102,31 +88,48 @@ def _open(stack: ExitStack, tensor: Range) -> StoredFloats:
 def _magnitudes(tensor: StoredFloats, base: StoredFloats, step: int) -> Iterator[Floats]:
     import numpy as np
 
-    for start in range(0, tensor.size, _PIECE):
+    for start in range(0, tensor.size, PIECE):
         delta = tensor.piece(start, step) - base.piece(start, step)
         yield np.abs(delta, out=delta)
 
 
-def _operation(
-    mix: Mix, parts: list[StoredFloats], cut: Callable[[str], float] | None, names: list[str]
-) -> Callable[[list[Floats]], Floats]:
-    weights, parameters = [weight for _, weight in mix.sources], dict(mix.parameters)
-    if mix.operation == "linear":
-        return lambda pieces: _linear(pieces, weights)
-    lambda_ = float(parameters["lambda"])
-    if mix.operation == "task_arithmetic":
-        return lambda pieces: _task_arithmetic(pieces, weights, lambda_)
-    density, normalize = float(parameters["density"]), bool(parameters["normalize"])
-    if cut is not None:
-        cuts = [cut(name) for name in names]
-    else:
-        total = parts[0].size
-        keep = max(1, int(density * total))
-        cuts = [kth_largest(lambda step, p=p: _magnitudes(p, parts[0], step), total, keep) for p in parts[1:]]  # type: ignore[misc]
-    return lambda pieces: _ties(pieces, weights, cuts, normalize, lambda_)
+def _together(parts: Sequence[StoredFloats]) -> Iterator[list[Floats]]:
+    return ([part.piece(start) for part in parts] for start in range(0, parts[0].size, PIECE))
 
 
-def _linear(pieces: list[Floats], weights: list[float]) -> Floats:
+def _ties(
+    mix: Mix,
+    parts: Sequence[StoredFloats],
+    weights: Sequence[float],
+    cuts: Sequence[float] | None,
+    workspace: Workspace,
+) -> Iterator[Floats]:
+    """A piece of the result at a time; a tensor that is trimmed by itself is read once if it is small."""
+    import numpy as np
+
+    base, *experts = parts
+    parameters = dict(mix.parameters)
+    normalize, lambda_ = bool(parameters["normalize"]), float(parameters["lambda"])
+    keep = max(1, int(float(parameters["density"]) * base.size))
+    if cuts is not None or base.size > HELD:
+        if cuts is None:
+            cuts = [kth_largest(lambda step, e=e: _magnitudes(e, base, step), base.size, keep) for e in experts]  # type: ignore[misc]
+        for start, *pieces in _together(parts):
+            yield _elected(start, [piece - start for piece in pieces], weights, cuts, normalize, lambda_)
+        return
+    scratch, *held = (workspace.array(number, base.size) for number in range(1 + len(parts)))
+    for number, (start, *pieces) in enumerate(_together(parts)):
+        place = slice(number * PIECE, number * PIECE + start.size)
+        held[0][place] = start
+        for delta, piece in zip(held[1:], pieces, strict=True):
+            np.subtract(piece, start, out=delta[place])
+    cuts = [select(np.abs(delta, out=scratch), keep) for delta in held[1:]]
+    for begin in range(0, base.size, PIECE):
+        start, *deltas = (values[begin : begin + PIECE] for values in held)
+        yield _elected(start, deltas, weights, cuts, normalize, lambda_)
+
+
+def _linear(pieces: Sequence[Floats], weights: Sequence[float]) -> Floats:
     summed = pieces[0] * weights[0]
     for piece, weight in zip(pieces[1:], weights[1:], strict=True):
         _add_product(summed, piece, weight)
@@ -156,52 +159,47 @@ def _add_product(summed: Floats, piece: Floats, weight: float) -> None:
     summed[:] = total
 
 
-def _task_arithmetic(pieces: list[Floats], weights: list[float], lambda_: float) -> Floats:
+def _task_arithmetic(pieces: Sequence[Floats], weights: Sequence[float], lambda_: float) -> Floats:
     start = pieces[0]
     deltas = [weight * (piece - start) for piece, weight in zip(pieces[1:], weights, strict=True)]
     return start + lambda_ * sum(deltas[1:], deltas[0])
 
 
-def _ties(pieces: list[Floats], weights: list[float], cuts: list[float], normalize: bool, lambda_: float) -> Floats:
+def _elected(
+    start: Floats,
+    changes: Sequence[Floats],
+    weights: Sequence[float],
+    cuts: Sequence[float],
+    normalize: bool,
+    lambda_: float,
+) -> Floats:
+    """Trims, elects and adds to ``start``; overwrites ``changes``."""
     import numpy as np
 
-    start, changes = pieces[0], []
-    for piece, weight, cut in zip(pieces[1:], weights, cuts, strict=True):
-        delta = piece - start
-        delta *= np.abs(delta) >= np.float32(cut)
+    for delta, weight, cut in zip(changes, weights, cuts, strict=True):
+        delta *= (np.abs(delta) >= np.float32(cut)).view(np.uint8)
         if weight != 1.0:
             delta *= weight
-        changes.append(delta)
-    sign = np.where(sum(changes[1:], changes[0]) >= 0, np.float32(1), np.float32(-1))
-    result, divisor = np.zeros_like(start), np.zeros_like(start)
-    for delta, weight in zip(changes, weights, strict=True):
-        agrees = delta * sign > 0
+    total = sum(changes[1:], changes[0])
+    signs = (total + np.float32(0)).view(np.uint32)  # the sum is +0 where it was -0, which counts as positive
+    signs &= 0x80000000
+    bits = [delta.view(np.uint32) for delta in changes]
+    result = np.zeros_like(start)
+    ones = all(weight == 1.0 for weight in weights)
+    divisor: Any = np.zeros(start.shape, np.uint16 if ones else np.float32)
+    for delta, own, weight in zip(changes, bits, weights, strict=True):
+        own ^= signs  # what agrees is above 0
+        agrees = (delta > 0).view(np.uint8)
         delta *= agrees
         result += delta
         if normalize:
-            divisor += agrees if weight == 1.0 else np.float32(weight) * agrees
-    if normalize:
-        divisor[divisor == 0] = 1
+            divisor += agrees if ones else np.float32(weight) * agrees
+    if normalize:  # where nothing agrees, 0 is divided by any number
+        np.maximum(divisor, divisor.dtype.type(min(weight for weight in weights if weight > 0)), out=divisor)
         result /= divisor
-    result *= lambda_
+    view = result.view(np.uint32)
+    view ^= signs
+    if lambda_ != 1.0:
+        result *= lambda_
     result += start
     return result
-
-
-def _stored(values: Floats, dtype: str) -> memoryview:
-    """The bytes of float32 ``values`` in a stored dtype, rounded to the nearest, half to even."""
-    import numpy as np
-
-    if dtype == "bfloat16":
-        bits = values.view(np.uint32)
-        rounded = bits >> 16
-        rounded &= 1
-        rounded += 0x7FFF
-        rounded += bits
-        rounded >>= 16
-        narrow = rounded.astype(np.uint16)
-        nan = np.isnan(values)
-        if nan.any():
-            narrow[nan] = 0x7FC0
-        return narrow.data.cast("B")
-    return values.data.cast("B") if dtype == "float32" else values.astype(np.float16).data.cast("B")

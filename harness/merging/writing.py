@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +15,8 @@ from typing import Any, BinaryIO
 from harness.errors import LayerswapError
 from harness.merging.headers import DTYPES, Range
 from harness.merging.ranges import copy_range, write_all
+
+_FLUSH_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,10 @@ class Planned:
     content: Range | Callable[[], Iterable[memoryview]]
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Planned]) -> int:
+def write_tensors(path: Path, tensors: Mapping[str, Planned], flush: bool = False) -> int:
     """Writes a safetensors file, making each tensor when its turn comes; returns the bytes of all tensors.
 
-    What lies together in a source and in the result is copied together.
+    What lies together in a source and in the result is copied together. ``flush`` has the disk begin before the end.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -50,6 +54,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Planned]) -> int:
 
         target: BinaryIO = stack.enter_context(path.open("wb", buffering=0))
         write_all(target, memoryview(len(text).to_bytes(8, "little") + text))
+        if flush:
+            stack.enter_context(_flushing(target))
         run: list[Range] = []
         for name, planned in tensors.items():
             content, expected = planned.content, math.prod(planned.shape) * itemsize(planned.dtype)
@@ -78,3 +84,27 @@ def itemsize(dtype: str) -> int:
     """Bytes of an element of the type with this name in torch."""
     bits = "".join(character for character in dtype.split("_")[0] if character.isdigit())
     return int(bits) // 8 if bits else 1
+
+
+@contextmanager
+def _flushing(target: BinaryIO) -> Iterator[None]:
+    """Has the disk write while the block adds to ``target``: at its end, less is left to wait for."""
+    done, failed = threading.Event(), []
+
+    def flush() -> None:
+        while not done.wait(_FLUSH_SECONDS):
+            try:
+                os.fsync(target.fileno())
+            except OSError as error:  # the system reports it once
+                failed.append(error)
+                return
+
+    thread = threading.Thread(target=flush, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    if failed:
+        raise failed[0]

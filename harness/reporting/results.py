@@ -22,7 +22,8 @@ class ColumnResult:
 
     ``versus_method`` compares with the un-ablated method of this run, ``versus_accepted`` with the accepted result;
     either is None where there was none. ``verdict`` is None for a result that is shown but was held to no floor (the
-    reference, when only another family was selected). ``seconds`` is what computing it took, 0 if it was in store.
+    reference, when only another family was selected). ``seconds`` is what computing it took, in this run
+    or in the earlier one that kept it.
     """
 
     value: float

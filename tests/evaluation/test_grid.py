@@ -106,10 +106,10 @@ def test_what_is_expected_is_computed_in_one_sweep_with_the_first_that_is_asked_
 
 
 def test_experts_are_loaded_when_they_are_needed_and_once(grid):
-    grid.model(plan_of(grid, Expert("math")))
+    grid.variants.model(plan_of(grid, Expert("math")))
     assert set(grid.experts) == {"math"}
     loaded = grid.experts["math"]
-    grid.model(plan_of(grid, Soup()))
+    grid.variants.model(plan_of(grid, Soup()))
     assert set(grid.experts) == {"math", "language"}
     assert grid.experts["math"] is loaded
 

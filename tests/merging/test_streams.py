@@ -15,7 +15,7 @@ from harness.merging import arithmetic, ranges, selection
 from harness.merging.headers import read_folder, read_ranges
 from harness.merging.layout import known_places
 from harness.merging.storage import open_source, place_tensors
-from harness.merging.streams import OPERATIONS, merged, model_cut
+from harness.merging.streams import OPERATIONS, Workspace, merged, model_cut
 from harness.merging.writing import Planned, write_tensors
 from harness.plan import Mix
 from tests.merging.models import ARCHITECTURES, LAYERS, save_experts
@@ -36,6 +36,8 @@ MIXES = [
             ((1.0, 1.0), 0.5, 1.0, True),
             ((0.7, 0.4), 0.2, 0.8, True),
             ((1.0, 0.3), 1.0, 1.3, False),
+            ((1.0, 0.3), 0.4, 1.0, True),
+            ((1.0, 0.0), 0.4, 1.0, True),
         ]
     ),
 ]
@@ -60,13 +62,19 @@ def stored(made: dict[str, torch.Tensor], folder: Path) -> dict:
 
 @pytest.mark.parametrize("mix", MIXES, ids=lambda mix: mix.text[:60])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_streams_equal_torch_to_the_bit(dtype, mix, tmp_path):
+@pytest.mark.parametrize("held", [True, False], ids=["held", "streamed"])
+def test_streams_equal_torch_to_the_bit(dtype, mix, held, tmp_path, monkeypatch):
+    if not held:
+        if mix.operation != "ties":
+            pytest.skip("only TIES holds tensors")
+        monkeypatch.setattr("harness.merging.streams.HELD", 0)
+        monkeypatch.setattr("harness.merging.selection.HELD", 5000)
     assert mix.operation in OPERATIONS
     for size in SIZES:
         for frozen in (0.0, 0.9):
             made = tensors(size, dtype, frozen)
             expected = arithmetic.merge_tensor(mix, "w", made.__getitem__)
-            data = b"".join(bytes(block) for block in merged(mix, stored(made, tmp_path)))
+            data = b"".join(bytes(block) for block in merged(mix, stored(made, tmp_path), Workspace()))
             assert data == expected.view(torch.uint8).numpy().tobytes(), (size, frozen)
 
 
@@ -75,14 +83,14 @@ def test_a_fused_product_is_rounded_once(tmp_path):
     made = {"math": torch.full((64,), 1.0), "language": torch.full((64,), 2.0**-24 * (1 + 2**-23) * 2**-10)}
     mix = Mix("linear", (("math", 1.0), ("language", 1023.9999)))
     expected = arithmetic.merge_tensor(mix, "w", made.__getitem__)
-    data = b"".join(bytes(block) for block in merged(mix, stored(made, tmp_path)))
+    data = b"".join(bytes(block) for block in merged(mix, stored(made, tmp_path), Workspace()))
     assert data == expected.view(torch.uint8).numpy().tobytes()
 
 
 def test_infinities_and_nan_stay(tmp_path):
     made = tensors(100, "bfloat16")
     made["math"][3], made["math"][4] = float("inf"), float("nan")
-    blocks = b"".join(bytes(block) for block in merged(MIXES[0], stored(made, tmp_path)))
+    blocks = b"".join(bytes(block) for block in merged(MIXES[0], stored(made, tmp_path), Workspace()))
     result = torch.frombuffer(bytearray(blocks), dtype=torch.bfloat16)
     expected = arithmetic.merge_tensor(MIXES[0], "w", made.__getitem__)
     assert torch.equal(result.isnan(), expected.isnan())

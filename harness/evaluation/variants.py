@@ -1,0 +1,150 @@
+"""A profile's experts, and the variants that plans make of them: known by digests, in memory once they are needed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import LayerswapError
+
+if TYPE_CHECKING:
+    from harness.cache import Cache
+    from harness.evaluation.sharing import Variant
+    from harness.experts import Digested, LoadedExpert
+    from harness.merging.assemble import Assembler
+    from harness.plan import Plan
+    from harness.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a profile is evaluated in this run.
+
+    ``limit`` is documents a task, None for all. ``workers`` is how many processes share the run, ``threads`` what each
+    may use. ``memory`` bounds, in bytes, computed slots and hidden states, half of it each.
+    """
+
+    profile: Profile
+    device: str
+    dtype: str
+    limit: int | None = None
+    threads: int | None = None
+    workers: int = 1
+    memory: int = 2 * 1024**3
+
+
+class Variants:
+    """What plans make of a profile's experts. ``store`` knows digests of earlier runs; ``seconds`` are by stage."""
+
+    def __init__(self, settings: Settings, store: Cache) -> None:
+        self.settings = settings
+        self.seconds: dict[str, float] = {}
+        self.digests: dict[str, Digested] = {}
+        self.experts: dict[str, LoadedExpert] = {}
+        self._store = store
+        self._assembler: Assembler | None = None
+        self._building = threading.Lock()
+        self._identities: dict[Plan, str] = {}
+
+    @cached_property
+    def layers(self) -> int:
+        """The base's depth, from its config alone: no weights are read."""
+        from harness.merging.storage import read_depth
+
+        return read_depth(self.settings.profile.expert_path("base"))
+
+    def load(self, names: Iterable[str]) -> Assembler:
+        """Experts in memory, each loaded once for the session, and checked against each other."""
+        names = tuple(dict.fromkeys(names))
+        self._check(names)
+        missing = [name for name in names if name not in self.experts]
+        if missing or self._assembler is None:
+            started = time.monotonic()
+            self._load(names, missing)
+            self.add("load experts", started)
+        assert self._assembler is not None
+        return self._assembler
+
+    def identity(self, plan: Plan) -> str:
+        """The digest of the weights that ``plan`` gives."""
+        from harness.experts import identity
+
+        if plan not in self._identities:
+            self._know(plan.experts)
+            self._identities[plan] = identity(plan, self.digests, self.settings.dtype)
+        return self._identities[plan]
+
+    def slots(self, plan: Plan) -> tuple[str, ...]:
+        from harness.experts import slot_identities
+
+        self._know(plan.experts)
+        return slot_identities(plan, self.digests)
+
+    def model(self, plan: Plan) -> Any:
+        """The variant itself, a model of one's own whose layers are shared."""
+        assembler = self.load(plan.experts)
+        with self._building:
+            return assembler.build(plan)
+
+    def variant(self, plan: Plan) -> Variant:
+        from harness.evaluation.sharing import Variant
+
+        return Variant(self.identity(plan), self.slots(plan), lambda: self.model(plan))
+
+    def add(self, stage: str, started: float) -> float:
+        seconds = time.monotonic() - started
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        return seconds
+
+    def _check(self, names: Sequence[str]) -> None:
+        profile = self.settings.profile
+        if unknown := [name for name in names if name not in profile.experts]:
+            raise LayerswapError(
+                f"profile {profile.name} has no expert {', '.join(unknown)}: it has {', '.join(profile.experts)}"
+            )
+
+    def _know(self, names: Sequence[str]) -> None:
+        """Makes sure that experts' digests are known, from their files or an earlier run if that will do."""
+        from harness.digests import slot_digests
+
+        self._check(names)
+        profile = self.settings.profile
+        for name in names:
+            if name not in self.digests:
+                found = slot_digests(
+                    profile.expert_path(name), self.settings.dtype, profile.expert_path("base"), self._store
+                )
+                if found is None:
+                    self.load([name])
+                else:
+                    self.digests[name] = found
+
+    def _load(self, names: Sequence[str], missing: Sequence[str]) -> None:
+        import torch
+
+        from harness.digests import remember
+        from harness.experts import load_expert
+        from harness.merging.assemble import Assembler
+        from harness.merging.preflight import preflight
+
+        settings, profile = self.settings, self.settings.profile
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        paths = {name: profile.expert_path(name) for name in names}
+        # An adapter has no shapes of its own to compare: it is applied to the base, which is checked.
+        preflight({name: path for name, path in paths.items() if not (path / "adapter_config.json").is_file()})
+        base = profile.expert_path("base")
+        for name in missing:
+            expert = load_expert(name, paths[name], settings.dtype, base_path=base)
+            remember(paths[name], settings.dtype, base, self._store, expert)
+            try:
+                expert.model.to(settings.device)
+            except (RuntimeError, AssertionError) as error:  # unknown, not there, not built in, or full
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                raise LayerswapError(f"device {settings.device!r} cannot hold the experts: {reason}") from error
+            self.experts[name] = self.digests[name] = expert
+        self._assembler = Assembler(self.experts, settings.memory // 2)
