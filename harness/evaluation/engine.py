@@ -33,13 +33,15 @@ LOGITS = 64 * 1024**2  # entries of logits held at a time: positions times vocab
 class Sizes:
     """What bounds a batch: rows, tokens in a shared pass, and bytes of hidden states held between variants.
 
-    ``threads`` is how many batches or variants run at a time.
+    ``threads`` is how many batches or variants run at a time, ``within`` how many threads each operation then has
+    (0: as torch is set).
     """
 
     rows: int
     tokens: int = 16384
     held_bytes: int = 1024**3
     threads: int = 1
+    within: int = 0
 
 
 @dataclass

@@ -159,21 +159,17 @@ class Grid:
         if not wanted:
             return
         columns = self._built(benchmark)
-        merging: dict[str, float] = {}
-        for identity, plan in wanted.items():
-            started = time.monotonic()
-            self.variants.model(plan)
-            merging[identity] = self.variants.add("merge", started)
-        started = time.monotonic()
+        started, merged = time.monotonic(), self.seconds.get("merge", 0.0)
         reset_peak(self.settings.device)
         scored: dict[str, Any] = {}
         variants = [self.variants.variant(plan) for plan in wanted.values()]
         self._sweeper.scores(columns, variants, self.store, scored.__setitem__)
-        seconds = self.variants.add(f"evaluate {benchmark}", started) / len(wanted)
+        merged = self.seconds.get("merge", 0.0) - merged
+        seconds = self.variants.add(f"evaluate {benchmark}", started, besides=merged) / len(wanted)
         peak = peak_bytes(self.settings.device)
         self.sweeps += 1
         for identity, scores in scored.items():
-            cell = Cell(identity, benchmark, scores, seconds, merging[identity], peak)
+            cell = Cell(identity, benchmark, scores, seconds, self.variants.merging.get(identity, 0.0), peak)
             keep_cell(self.store, self._edition(benchmark), cell)
             self.cells.note(self._edition(benchmark), cell)
 

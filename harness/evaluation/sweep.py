@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from harness.evaluation.engine import Counts, Engine, Sizes, cost_of
 from harness.evaluation.memory import keep_pages
 from harness.evaluation.requests import Encoder, Request
 from harness.evaluation.sharing import Variant, can_branch, can_share
+from harness.evaluation.workers import threads_per_operation
 
 if TYPE_CHECKING:
     from harness.evaluation.benchmarks import Column
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from harness.evaluation.scores import Score
     from harness.experts import LoadedExpert
 
+SMALL = 1e6  # multiply-adds a token and layer, below which cores do better with a batch each than all with one
 CACHED = 1024**2  # bytes of a layer's widest activations that stay in a core's cache
 
 
@@ -82,11 +84,12 @@ class Sweeper:
             asked = {number: requests[number] for number in some}
             scored = {n: r for n, r in asked.items() if r.stop is None}
             open_ = {n: r for n, r in asked.items() if r.stop is not None}
-            if scored:
-                self._engine.score(wanted, scored, keep)
-            if open_:
-                drafts = {n: [k[digests[n]] for k in known.values() if digests[n] in k] for n in open_}
-                self._engine.generate(wanted, open_, drafts, keep)
+            with threads_per_operation(self._engine.sizes.within):
+                if scored:
+                    self._engine.score(wanted, scored, keep)
+                if open_:
+                    drafts = {n: [k[digests[n]] for k in known.values() if digests[n] in k] for n in open_}
+                    self._engine.generate(wanted, open_, drafts, keep)
 
         def given(identity: str) -> list[Any]:
             return [known[identity][digest] for digest in digests]
@@ -121,13 +124,14 @@ class Sweeper:
 
         model = self.example.model
         prefix = layers_prefix(model)
-        on_cpu = self.device == "cpu"
         config = model.config.get_text_config()
         width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-        tokens = max(512, min(16384, CACHED // (4 * width))) if on_cpu else 16384
-        sizes = Sizes(self.rows, tokens, self.memory, min(8, torch.get_num_threads()) if on_cpu else 1)
-        if on_cpu:
+        sizes = Sizes(self.rows, held_bytes=self.memory)
+        if self.device == "cpu":
             keep_pages()
+            sizes = replace(sizes, tokens=max(512, min(16384, CACHED // (4 * width))))
+            if cost_of(model).linear < SMALL:
+                sizes = replace(sizes, threads=min(8, torch.get_num_threads()), within=1)
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         return Engine(
             self.tokenizer,

@@ -45,6 +45,7 @@ class Variants:
         self.seconds: dict[str, float] = {}
         self.digests: dict[str, Digested] = {}
         self.experts: dict[str, LoadedExpert] = {}
+        self.merging: dict[str, float] = {}  # seconds, by identity
         self._store = store
         self._assembler: Assembler | None = None
         self._building = threading.Lock()
@@ -85,18 +86,24 @@ class Variants:
         return slot_identities(plan, self.digests)
 
     def model(self, plan: Plan) -> Any:
-        """The variant itself, a model of one's own whose layers are shared."""
+        """The variant itself, a model of one's own whose layers are shared; ``merging`` notes what the first took."""
+        identity = self.identity(plan)
         assembler = self.load(plan.experts)
         with self._building:
-            return assembler.build(plan)
+            started = time.monotonic()
+            model = assembler.build(plan)
+            if identity not in self.merging:
+                self.merging[identity] = self.add("merge", started)
+        return model
 
     def variant(self, plan: Plan) -> Variant:
         from harness.evaluation.sharing import Variant
 
         return Variant(self.identity(plan), self.slots(plan), lambda: self.model(plan))
 
-    def add(self, stage: str, started: float) -> float:
-        seconds = time.monotonic() - started
+    def add(self, stage: str, started: float, besides: float = 0.0) -> float:
+        """Notes the seconds since ``started`` under a stage, without those that are noted ``besides``."""
+        seconds = time.monotonic() - started - besides
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         return seconds
 

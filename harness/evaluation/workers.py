@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 Emit = Callable[..., None]
@@ -13,22 +14,31 @@ Emit = Callable[..., None]
 def run_all(tasks: Sequence[Callable[[Emit], None]], threads: int, keep: Emit) -> None:
     """Runs every task, ``threads`` at a time; what a task emits is given to ``keep`` in the calling thread.
 
-    The first error of a task is raised once the others that run have ended; no further task is begun. Meanwhile an
-    operation of torch gets its part of the threads.
+    The first error of a task is raised once the others that run have ended; no further task is begun.
     """
     threads = min(threads, len(tasks))
     if threads <= 1:
         for task in tasks:
             task(keep)
         return
+    _run(list(tasks), threads, keep)
+
+
+@contextmanager
+def threads_per_operation(count: int) -> Iterator[None]:
+    """Lets each operation of torch use so many threads meanwhile; 0 leaves it as it is.
+
+    On small tensors a second thread costs more than it does, and on a busy machine far more: it waits by spinning.
+    """
     import torch
 
-    within = torch.get_num_threads()
-    torch.set_num_threads(max(1, within // threads))
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
     try:
-        _run(list(tasks), threads, keep)
+        yield
     finally:
-        torch.set_num_threads(within)
+        torch.set_num_threads(before)
 
 
 def _run(tasks: list[Callable[[Emit], None]], threads: int, keep: Emit) -> None:
