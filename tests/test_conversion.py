@@ -132,4 +132,4 @@ def test_noise_is_seeded_and_on_matrices_only(file, tmp_path):
     assert not (first["model.embed_tokens.weight"] == other["model.embed_tokens.weight"]).all()
     assert (first["model.norm.weight"] == own["model.norm.weight"]).all()
     matrix = "model.layers.0.mlp.up_proj.weight"
-    assert float((first[matrix] - own[matrix]).std() / own[matrix].std()) == pytest.approx(0.03, rel=0.1)
+    assert float((first[matrix] - own[matrix]).std() / own[matrix].std()) == pytest.approx(EXPERTS["math"][1], rel=0.1)
