@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ def given(config: pytest.Config, reproducing: bool = False) -> list[str]:
     written = ("missing", "save-baseline", "report", "cache", "memory") if reproducing else ()
     values = [(name, config.getoption(_key(name))) for name, *_ in VALUES if name not in written]
     values += [("expert", place) for place in config.getoption(_key("expert")) or ()]
-    return [f"--ablation-{name} {value}" for name, value in values if value]
+    return [f"--ablation-{name} {shlex.quote(value)}" for name, value in values if value]
 
 
 def read_options(config: pytest.Config) -> Options:
