@@ -97,6 +97,7 @@ def _on_hub(place: str) -> str:
 
     repository, _, revision = place.partition("@")
     try:
+        HfApi().auth_check(repository)  # a licence may have to be accepted first
         info = HfApi().model_info(repository, revision=revision or None, files_metadata=True, timeout=20)
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
@@ -194,7 +195,7 @@ def _reachable(benchmark: str, tasks: list[str], found: Diagnosis) -> None:
     for name in sorted({HUB[benchmark_of(task)[0]] for task in tasks}):
 
         def ask(name: str = name) -> str:
-            HfApi().dataset_info(name, timeout=20)
+            HfApi().auth_check(name, repo_type="dataset")  # a licence may have to be accepted first
             return f"{name} on the hub"
 
         _try(f"benchmark {benchmark}", ask, found, "; --ablation-data FOLDER reads published files instead")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import LayerswapError
-from harness.places import is_placeholder, locate
+from harness.places import is_hub_id, is_placeholder, locate
 from harness.recipes import SwapSizes
 
 SHIPPED = Path(__file__).parent / "profiles"
@@ -152,8 +152,10 @@ class Profile(_Strict):
 
 
 def _from(at: Path, place: str) -> str:
-    local = at / Path(place).expanduser()
-    return str(local.resolve()) if local.exists() else place
+    """``place`` with a path made absolute; hub ids, placeholders and models that ship stay as they are."""
+    if ":" in place or is_placeholder(place) or is_hub_id(place, at):
+        return place
+    return str((at / Path(place).expanduser()).absolute())
 
 
 def parse_experts(given: Iterable[str]) -> dict[str, str]:
