@@ -64,6 +64,31 @@ def checkpoints(size: str) -> dict[str, Path]:
     return folders
 
 
+def float_checkpoints(layers: int | None = None) -> dict[str, Path]:
+    """The experts of ``135M`` in float32, cut to their first ``layers`` layers; built at first use."""
+    depth = "" if layers is None else f"-{layers}"
+    folders = {name: cache_folder() / f"135M-float32{depth}" / name for name in NAMES}
+    for name, path in checkpoints("135M").items():
+        if not folders[name].is_dir():
+            _copy(path, folders[name], layers)
+    return folders
+
+
+def _copy(path: Path, folder: Path, layers: int | None) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    if layers is not None:
+        model.model.layers = model.model.layers[:layers]
+        model.config.num_hidden_layers = layers
+        if getattr(model.config, "layer_types", None):
+            model.config.layer_types = model.config.layer_types[:layers]
+    with atomic_folder(folder) as partial:
+        model.save_pretrained(partial)
+        AutoTokenizer.from_pretrained(path).save_pretrained(partial)
+
+
 def _names(size: str) -> tuple[str, ...]:
     return NAMES if size == "135M" else NAMES[1:]
 

@@ -114,7 +114,7 @@ def merge_command(size: str, recipe: str, out: Path) -> list[str]:
     folders = checkpoints(size)
     profile = out.parent / f"{size}.toml"
     profile.write_text(PROFILE.format(size=size, **({"base": folders["math"]} | folders)), "utf-8")
-    return [sys.executable, "-m", "harness", "merge", str(profile), recipe, str(out)]
+    return [sys.executable, "-m", "harness", "merge", recipe, "--profile", str(profile), "--out", str(out)]
 
 
 def mergekit_command(config: dict[str, Any], out: Path) -> list[str]:
@@ -159,7 +159,7 @@ def ties_config() -> dict[str, Any]:
 
 def start_up(out: Path) -> list[str]:
     """What a merge costs whatever a model's size: the same command on the embedded experts, of 3.4 MB each."""
-    return [sys.executable, "-m", "harness", "merge", "embedded", SWAP, str(out), "--no-flush"]
+    return [sys.executable, "-m", "harness", "merge", SWAP, "--profile", "embedded", "--out", str(out), "--no-flush"]
 
 
 def imports() -> list[str]:

@@ -1,4 +1,4 @@
-"""The command line: ``python -m harness doctor | merge | compare | trend | seeds | report | cache | train | study``."""
+"""The command line: ``layerswap``, or ``python -m harness``; ``--help`` lists its commands."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness import __version__
+from harness.commands.exchange import add_exchange_commands
+from harness.commands.models import add_model_commands
 from harness.errors import LayerswapError
 
 
@@ -26,18 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m harness", description="Layer-swapped language models, ablated.")
+    parser = argparse.ArgumentParser(
+        prog="python -m harness" if Path(sys.argv[0]).name == "__main__.py" else "layerswap",
+        description="Layer-swapped language models, ablated.",
+        epilog="example: layerswap plan 'layer-swap(bottom=5, top=2)' --layers 32",
+    )
     parser.add_argument("--version", action="version", version=f"pytest-layerswap {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    merge = commands.add_parser("merge", help="write a merged model to disk")
-    merge.add_argument("profile", help="a shipped profile's name, or a TOML file")
-    merge.add_argument("recipe", help="such as 'LayerSwap(transition=0)' or 'Ties(density=0.2)'")
-    merge.add_argument("out", type=Path, help="the folder to make")
-    merge.add_argument(
-        "--no-flush", action="store_true", help="do not wait for the disk: a power cut may then leave a damaged folder"
-    )
-    merge.set_defaults(run=_merge)
+    add_model_commands(commands)
+    add_exchange_commands(commands)
 
     doctor = commands.add_parser(
         "doctor",
@@ -116,26 +116,6 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--out", type=Path, help="a .json file for every figure")
     study.set_defaults(run=_study)
     return parser
-
-
-def _merge(options: argparse.Namespace) -> None:
-    from harness.digests import default_cache
-    from harness.merging.checkpoint import write_checkpoint
-    from harness.merging.storage import read_depth
-    from harness.profiles import load_profile
-    from harness.recipe_text import parse_recipe
-    from harness.recipes import check_experts
-
-    profile = load_profile(options.profile)
-    recipe = parse_recipe(options.recipe)
-    layers = read_depth(profile.expert_path("base"))
-    plan = recipe.plan(layers, profile.sizes)
-    check_experts(plan, profile.experts)
-    paths = {name: profile.expert_path(name) for name in plan.experts}
-    write_checkpoint(
-        plan, paths, options.out, recipe_text=repr(recipe), cache=default_cache(), flush=not options.no_flush
-    )
-    print(f"{options.out}: {recipe.title}, {plan.drawing}")
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -148,6 +148,17 @@ class Plan:
         return "\n".join(f"{slot}: {mix.text}" for slot, mix in self.mixes)
 
     @property
+    def runs(self) -> tuple[tuple[str, Mix], ...]:
+        """The plan in few lines: neighbouring layers of one mix as ``layers.0-4``, norm and head as ``norm, head``."""
+        groups: list[tuple[list[str], Mix]] = []
+        for slot, mix in self.mixes:
+            if groups and groups[-1][1] == mix and slot not in ("layers.0", "norm"):
+                groups[-1][0].append(slot)
+            else:
+                groups.append(([slot], mix))
+        return tuple((_span(slots), mix) for slots, mix in groups)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the canonical text (hex). Names, not weights: see ``experts.identity`` for those."""
         return hashlib.sha256(self.text.encode()).hexdigest()
@@ -161,6 +172,12 @@ class Plan:
         """
         marks = [_mark(mix) for _, mix in self.mixes]
         return f"{marks[0]}|{''.join(marks[1:-2])}|{''.join(marks[-2:])}"
+
+
+def _span(slots: list[str]) -> str:
+    if len(slots) > 1 and slots[0].startswith("layers."):
+        return f"{slots[0]}-{slots[-1].partition('.')[2]}"
+    return ", ".join(slots)
 
 
 def _mark(mix: Mix) -> str:

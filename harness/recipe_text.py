@@ -1,9 +1,13 @@
-"""Recipes from text, for the command line: ``LayerSwap(transition=0)`` is read, never run."""
+"""Recipes from text, for the command line: ``layer-swap(transition=0)`` is read, never run."""
 
 from __future__ import annotations
 
 import ast
 import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
 from harness import recipes
 from harness.errors import LayerswapError
@@ -21,31 +25,67 @@ _KINDS = {
         recipes.DareTies,
         recipes.TaskArithmetic,
         recipes.Slerp,
+        recipes.Slots,
     )
 }
 
 
 def parse_recipe(text: str) -> recipes.Recipe:
-    """The recipe that ``text`` writes: one call with literal arguments.
+    """The recipe that ``text`` writes: one call with literal arguments, ``LayerSwap(…)`` or ``layer-swap(…)``.
 
     Raises :class:`LayerswapError` for anything else, an unknown recipe or argument, or values that it refuses.
     """
-    expected = f"{text!r} is no recipe: expected such as LayerSwap(transition=0), one of {', '.join(_KINDS)}"
+    name, bracket, arguments = text.strip().partition("(")
+    if re.fullmatch(r"[\w-]+", name.strip()):
+        _known(name, text)
     try:
-        node = ast.parse(text.strip(), mode="eval").body
+        node = ast.parse(f"{_class_name(name)}{bracket}{arguments}", mode="eval").body
     except (SyntaxError, ValueError):
-        raise LayerswapError(expected) from None
+        raise LayerswapError(_expected(text)) from None
     if isinstance(node, ast.Name):
         node = ast.Call(node, [], [])
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        raise LayerswapError(expected)
-    name = node.func.id
-    if name not in _KINDS:
-        close = difflib.get_close_matches(name, _KINDS, n=1)
-        raise LayerswapError(expected + (f" (did you mean {close[0]}?)" if close else ""))
+        raise LayerswapError(_expected(text))
     try:
         positional = [ast.literal_eval(argument) for argument in node.args]
         named = {keyword.arg or "**": ast.literal_eval(keyword.value) for keyword in node.keywords}
-        return _KINDS[name](*positional, **named)
     except (TypeError, ValueError) as error:
         raise LayerswapError(f"{text!r}: {error}") from None
+    return make_recipe(node.func.id, positional, named, text)
+
+
+def make_recipe(kind: str, positional: list[Any], named: Mapping[str, Any], text: str) -> recipes.Recipe:
+    """The recipe of a kind (``layer-swap``, ``LayerSwap``) with these arguments; ``text`` is for messages."""
+    name = _known(kind, text)
+    named = {"lambda_" if key == "lambda" else key: value for key, value in named.items()}
+    arguments = [field.name for field in fields(_KINDS[name])]
+    if unknown := [key for key in named if key not in arguments]:
+        hint = "".join(f" (did you mean {near}?)" for near in difflib.get_close_matches(unknown[0], arguments, n=1))
+        raise LayerswapError(f"{text!r}: unknown argument {unknown[0]}: expected {', '.join(arguments)}{hint}")
+    try:
+        return _KINDS[name](*positional, **named)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise LayerswapError(f"{text!r}: {str(error).removeprefix(f'{name}.__init__() ')}") from None
+
+
+def kebab(name: str) -> str:
+    """``LayerSwap`` as the command line writes it: ``layer-swap``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
+def _class_name(kind: str) -> str:
+    known = {kebab(name): name for name in _KINDS}
+    return known.get(kind.strip().replace("_", "-").lower(), kind.strip())
+
+
+def _known(kind: str, text: str) -> str:
+    """The class name of a kind of recipe; raises :class:`LayerswapError` with the nearest one for an unknown kind."""
+    name = _class_name(kind)
+    if name not in _KINDS:
+        near = difflib.get_close_matches(kebab(name), map(kebab, _KINDS), n=1)
+        raise LayerswapError(_expected(text) + "".join(f" (did you mean {close}?)" for close in near))
+    return name
+
+
+def _expected(text: str) -> str:
+    return f"{text!r} is no recipe: expected such as layer-swap(transition=0), one of {', '.join(map(kebab, _KINDS))}"

@@ -81,27 +81,18 @@ def parameter_changes(grid: Grid, cache: Cache | None = None) -> tuple[Parameter
     if known is not None:
         return known
     from harness.merging.analysis import changes
+    from harness.reporting.changes import as_parameter_changes
 
     try:
         grid.load((*grid.digests, "base"))
     except LayerswapError:  # a table beside the results: what no case needed must not fail the run
         return ()
-    rows = [
-        ParameterChange(
-            row.expert,
-            row.slot,
-            row.kind,
-            row.parameters,
-            row.mean_absolute,
-            row.relative if row.base_squared_sum else None,
-        )
-        for row in changes({name: grid.experts[name] for name in grid.digests})
-    ]
+    rows = as_parameter_changes(changes({name: grid.experts[name] for name in grid.digests}))
     if cache is not None:
         for name in dict.fromkeys(row.expert for row in rows):
             mine = [{**vars(row), "expert": ""} for row in rows if row.expert == name]
             cache.add_document("changes", _changes_key(grid.digests, name, grid.settings.device), json.dumps(mine))
-    return tuple(rows)
+    return rows
 
 
 def kept_changes(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -71,6 +73,21 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAYERSWAP_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """An operation of torch takes one thread: several wait for each other on a busy machine, and models are tiny here.
+
+    Processes that tests start take one too.
+    """
+    import os
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if "torch" in sys.modules or importlib.util.find_spec("torch"):
+        import torch
+
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

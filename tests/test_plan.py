@@ -100,3 +100,15 @@ def test_the_digest_follows_the_text():
     assert plan_of(3).digest != plan_of(4).digest
     assert plan_of(3).digest != plan_of(3, norm=copy("base")).digest
     assert plan_of(1).text == "embed: math\nlayers.0: math\nnorm: math\nhead: math"
+
+
+def test_runs_join_neighbours_of_one_mix():
+    plan = plan_of(4, **{layer_slot(0): copy("language"), layer_slot(3): copy("language")})
+    assert [(span, mix.text) for span, mix in plan.runs] == [
+        ("embed", "math"),
+        ("layers.0", "language"),
+        ("layers.1-2", "math"),
+        ("layers.3", "language"),
+        ("norm, head", "math"),
+    ]
+    assert [span for span, _ in plan_of(2, head=copy("base")).runs] == ["embed", "layers.0-1", "norm", "head"]

@@ -19,6 +19,7 @@ from harness.recipes import (
     Recipe,
     Revert,
     Slerp,
+    Slots,
     Soup,
     SwapSizes,
     TaskArithmetic,
@@ -283,6 +284,36 @@ def test_titles_say_what_differs():
 def test_every_layer_of_a_swap_is_one_slot():
     plan = LayerSwap().plan(12)
     assert [slot for slot, _ in plan.mixes] == ["embed", *(layer_slot(i) for i in range(12)), "norm", "head"]
+
+
+def test_slots_are_named_one_by_one_or_in_ranges():
+    swap = LayerSwap(2, 1, outer="math").plan(8)
+    named = {"embed, norm, head": "math", "layers.0-1, layers.7": "language", "layers.3-5": "math"}
+    recipe = Slots({**named, "layers.2, layers.6": {"math": 0.5, "language": 0.5}})
+    assert recipe.plan(8) == swap == Slots(dict(swap.mixes)).plan(8)
+    assert {recipe: 1}[Slots(dict(swap.mixes))] == 1
+    assert recipe.title == "slots M|LLTMMMTL|MM"
+    ties = {"operation": "ties", "sources": {"math": 1.0}, "base": "base", "density": 0.2, "lambda": 1.0}
+    assert Slots({"embed, layers.0, norm, head": ties}).plan(1)["head"].parameter("density") == 0.2
+
+
+@pytest.mark.parametrize(
+    ("slots", "message"),
+    [
+        ({"embed, norm, head": "math", "layers.1": "math"}, r"leaves slots unfilled: layers\.0"),
+        ({"embed, norm, head": "math"}, "have no layers"),
+        ({"embed, embed": "math"}, "slot embed is filled twice"),
+        ({"layer.1": "math"}, r"unknown slot 'layer\.1'"),
+        ({"layers.3-1": "math"}, "ends before it begins"),
+        ({"embed": 3}, "slot 'embed' is 3: expected an expert"),
+        ({"embed": {"math": "much"}}, "the weight of 'math' is 'much'"),
+        ({"embed": {"operation": "ties"}}, "ties has no sources"),
+        ({"embed": {"operation": "tis", "sources": {"math": 1}}}, "unknown merge operation 'tis'"),
+    ],
+)
+def test_slots_that_make_no_plan_are_refused(slots, message):
+    with pytest.raises(LayerswapError, match=message):
+        Slots(slots)
 
 
 @pytest.mark.parametrize("module", ["harness.plan", "harness.recipes", "harness.experts", "harness.merging.assemble"])

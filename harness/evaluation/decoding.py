@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.requests import Stop
+from harness.evaluation.sharing import has_other_windows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,18 +28,24 @@ class Ending:
         # A token that shows the last character of no stop text completes none; outside ASCII one token may show half.
         self._last = None if any((c.isspace() and c != "\n") or not c.isascii() for c in last) else last
         self._may_end: dict[int, bool] = {}
+        self._waiting: set[tuple[int, ...]] = set()  # answers that hold a stop text, and may yet hold an earlier one
         self._shown: dict[tuple[int, ...], str] = {}  # variants often give one answer
 
     def ended(self, tokens: Sequence[int]) -> bool:
         """Whether ``tokens``, the answer so far, end it with the last of them."""
         if len(tokens) >= self._stop.most or (tokens and tokens[-1] in self._stop.tokens):
             return True
-        if not tokens or not self._texts or not self._may(tokens[-1]):
+        if not tokens or not self._texts:
+            return False
+        if not self._may(tokens[-1]) and not (self._waiting and tuple(tokens[:-1]) in self._waiting):
             return False
         text = self._tokenizer.decode(list(tokens), skip_special_tokens=False)
         cut = min((text.find(stop) for stop in self._texts if stop in text), default=-1)
         # A stop that began before this one may still be completed, and then lm-eval may cut there.
-        return cut >= 0 and not any(_begins(text, stop, cut) for stop in self._texts)
+        if cut >= 0 and any(_begins(text, stop, cut) for stop in self._texts):
+            self._waiting.add(tuple(tokens))
+            return False
+        return cut >= 0
 
     def _may(self, token: int) -> bool:
         if self._last is None:
@@ -135,6 +143,8 @@ def _beginning(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
 
 def _sees_all(model: Any) -> bool:
     """Whether every layer sees the whole text: padding after a shared beginning would shift a window's columns."""
+    if has_other_windows(model.config):
+        return False
     text = model.config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ())
     return kinds <= {"full_attention"} if kinds else not getattr(text, "sliding_window", None)
@@ -158,14 +168,15 @@ def _decode(model: Any, answers: list[_Answer], prefix: _Prefix, pad: int) -> No
         cache = _prefilled(model, prefix, len(rows))
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, start:]
         active = list(answers)
+        taken = inspect.signature(model.forward).parameters
         while True:
+            optional = {"position_ids": positions, "logits_to_keep": 1}
             output = model(
                 input_ids=ids,
                 attention_mask=mask,
-                position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=1,
+                **{name: value for name, value in optional.items() if name in taken},
             )
             cache = output.past_key_values
             chosen = output.logits[:, -1].argmax(-1)
@@ -202,7 +213,7 @@ def _prefilled(model: Any, prefix: _Prefix, rows: int) -> Any:
         return None
     if prefix.cache is None:
         ids = torch.tensor([prefix.tokens], device=model.device)
-        prefix.cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        prefix.cache = model(input_ids=ids, use_cache=True).past_key_values
     cache = copy.deepcopy(prefix.cache)
     cache.batch_repeat_interleave(rows)
     return cache

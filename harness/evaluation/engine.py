@@ -34,11 +34,13 @@ class Sizes:
     """What bounds a batch: rows, tokens in a shared pass, and bytes of hidden states held between variants.
 
     ``threads`` is how many batches or variants run at a time, ``within`` how many threads each operation then has
-    (0: as torch is set).
+    (0: as torch is set), ``decoding`` the tokens whose keys and values a batch that decodes may hold (0: four times
+    ``tokens``).
     """
 
     rows: int
     tokens: int = 16384
+    decoding: int = 0
     held_bytes: int = 1024**3
     threads: int = 1
     within: int = 0
@@ -118,7 +120,7 @@ class Engine:
     ) -> None:
         """Decodes, for each variant, answers of which the first tokens are known."""
         endings = self._endings(requests)
-        limits = Limits(self.sizes.rows, 4 * self.sizes.tokens)
+        limits = Limits(self.sizes.rows, self.sizes.decoding or 4 * self.sizes.tokens)
 
         def task(variant: Variant, first: Mapping[int, Sequence[int]], emit: Emit) -> None:
             numbers = list(first)
@@ -157,7 +159,11 @@ class Engine:
             roots = [
                 {owner[index]: (path[starts[index] - 1]) for index, path in row.paths.items()} for row in batch.rows
             ]
-            children = [row.children for row in batch.rows]
+            # Only nodes that are read: another prompt may begin with this one, and go on as an answer does.
+            children = [
+                [{token: child for token, child in after.items() if (i, child) in where} for after in row.children]
+                for i, row in enumerate(batch.rows)
+            ]
 
             def answer(best: Sequence[int], row: int, node: int) -> int:
                 return best[where[row, node]]
@@ -197,16 +203,23 @@ class Engine:
             prepared.append((batch, Tensors(batch, picked, self.pad, self.device), reader(batch, where)))
         for group in self._groups(prepared, config.hidden_size):
             held = [Held() for _ in group]
-            work = list(zip(held, group, strict=True))
+            # The largest batches are taken first: they end together.
+            work = sorted(zip(held, group, strict=True), key=lambda item: item[1][0].size)
+            threads = min(self.sizes.threads, len(work))
             for step in itinerary(variants, self.share):
-                shares = [work[i :: self.sizes.threads] for i in range(min(self.sizes.threads, len(work)))]
-                run_all([partial(self._visit, step, share) for share in shares], self.sizes.threads, keep)
+                left = list(work)
+                run_all([partial(self._visit, step, left)] * threads, threads, keep)
             self.counts.made += sum(state.made for state in held)
             self.counts.asked += sum(state.asked for state in held)
 
-    def _visit(self, step: Step, share: Sequence[tuple[Held, Any]], emit: Emit) -> None:
+    def _visit(self, step: Step, left: list[tuple[Held, Any]], emit: Emit) -> None:
+        """Takes batches from the end of a list that threads share."""
         model = step.variant.build()  # of one's own: its layer list is wrapped while it runs
-        for state, (_, tensors, read) in share:
+        while left:
+            try:
+                state, (_, tensors, read) = left.pop()
+            except IndexError:  # another thread was faster
+                return
             logits = forward(model, self.prefix, tensors, state, step)
             emit(step.variant.identity, read(logits, step.variant))
 

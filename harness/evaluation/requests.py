@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from harness.errors import LayerswapError
+
 # Generation arguments that lm-eval's wrapper reads itself or that plain greedy decoding honours.
 _GREEDY = {"until", "max_gen_toks", "do_sample", "temperature", "max_new_tokens", "max_tokens", "max_completion_tokens"}
 # What a checkpoint's generation config may ask for beside greedy decoding, and the value that asks for nothing.
@@ -34,6 +36,12 @@ _PLAIN: dict[str, tuple[object, ...]] = {
     "exponential_decay_length_penalty": (None,),
     "guidance_scale": (None, 1.0),
     "dola_layers": (None,),
+    "max_new_tokens": (None,),  # it would win over what a task asks for
+    "max_time": (None,),
+    "stop_strings": (None, []),
+    "watermarking_config": (None,),
+    "force_words_ids": (None,),
+    "constraints": (None,),
 }
 
 
@@ -110,6 +118,11 @@ class Encoder:
 
     def _scored(self, encoded: Any) -> Request:
         _, context, continuation = encoded
+        if len(continuation) > self._lm.max_length:
+            raise LayerswapError(
+                f"a choice of {len(continuation)} tokens does not fit the model, which reads {self._lm.max_length}: "
+                f"{self.tokenizer.decode(continuation[:12])!r}..."
+            )
         both = (*context, *continuation)[-(self._lm.max_length + 1) :]
         return Request(both[: len(both) - len(continuation)], tuple(continuation))
 
@@ -120,11 +133,15 @@ class Encoder:
         kwargs = normalize_gen_kwargs(arguments, self._lm.max_gen_toks)
         eos = self._lm.tok_decode(self._lm.eot_token_id, skip_special_tokens=False)
         texts = handle_stop_sequences(kwargs.pop("until", None), eos=eos)
+        if (most := kwargs["max_gen_toks"]) >= self._lm.max_length:
+            raise LayerswapError(
+                f"an answer of up to {most} tokens leaves no room for its prompt: the model reads "
+                f"{self._lm.max_length}; lower the task's max_gen_toks"
+            )
         ids, _ = self._lm.tok_batch_encode([context])
         ends = getattr(self._generation, "eos_token_id", None)
         tokens = tuple(ends) if isinstance(ends, list) else () if ends is None else (int(ends),)
-        stop = Stop(tuple(texts), tokens, kwargs["max_gen_toks"])
-        return Request(tuple(ids[0].tolist()[-(self._lm.max_length - stop.most) :]), (), stop)
+        return Request(tuple(ids[0].tolist()[-(self._lm.max_length - most) :]), (), Stop(tuple(texts), tokens, most))
 
 
 def _is_greedy(arguments: dict[str, Any]) -> bool:

@@ -183,9 +183,22 @@ def _wrapped(model: Any, prefix: str, batch: Tensors, held: Held, step: Step) ->
 
 
 def _place(model: Any, module: Any) -> tuple[Any, str]:
-    path = next(name for name, other in model.named_modules(remove_duplicate=False) if other is module)
+    path = _PLACES.get(type(model))
+    if path is None or _at(model, path) is not module:
+        path = next(name for name, other in model.named_modules(remove_duplicate=False) if other is module)
+        _PLACES[type(model)] = path
     parent, _, name = path.rpartition(".")
     return model.get_submodule(parent), name
+
+
+def _at(model: Any, path: str) -> Any:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+_PLACES: dict[type, str] = {}  # where models of a class have their head: looking for it takes milliseconds
 
 
 def _memo() -> Any:
@@ -204,10 +217,8 @@ def _memo() -> Any:
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             self.held.asked += 1
             depth = self.index + 1
-            if depth == self.step.skip:
-                return self.held.states[depth]
-            if depth < self.step.skip:
-                return args[0] if args else kwargs["hidden_states"]
+            if depth <= self.step.skip:  # ahead of time too: what a layer returns may be a tuple
+                return self.held.states[self.step.skip]
             result = self.layer(*args, **kwargs)
             self.held.made += 1
             if depth in self.step.keep:
@@ -241,6 +252,8 @@ def can_branch(model: Any, prefix: str, device: str) -> bool:
     stem = list(range(1, 9))
     sequences = [[*stem, 10, 11, 12], [*stem, 13, 14], [*stem, 10, 15]]
     try:
+        if has_other_windows(model.config):
+            return False
         branched = _trial(model, prefix, device, pack(sequences, Cost(1.0)), len(sequences))
         apart = _trial(model, prefix, device, pack(sequences), len(sequences))
     except Exception:  # whatever a model's own code raises: it was not written for such rows
@@ -248,19 +261,44 @@ def can_branch(model: Any, prefix: str, device: str) -> bool:
     return all(_close(a, b) for a, b in zip(branched, apart, strict=True))
 
 
+def has_other_windows(config: Any) -> bool:
+    """Whether layers see a part of the text only, in a way that :meth:`Tensors.masks` does not know."""
+    text = config.get_text_config()
+    if not set(getattr(text, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}:
+        return True
+    known = ("sliding_window", "use_sliding_window", "max_window_layers")
+    found = {key: value for key, value in text.to_dict().items() if "window" in key or "chunk" in key}
+    return any(type(v) is int and v > 0 and k not in known and "pattern" not in k for k, v in found.items())
+
+
+def can_score(model: Any, prefix: str, device: str) -> bool:
+    """Whether ``model`` gives its own logits when its layers and its head are wrapped: tried on a few tokens."""
+    import torch
+
+    sequence = [1, 2, 3, 4, 5, 6]
+    try:
+        (found,) = _trial(model, prefix, device, pack([sequence]), 1)
+        with torch.inference_mode():
+            plain = model(input_ids=torch.tensor([sequence], device=device), use_cache=False).logits[0]
+        return _close(found, plain)
+    except Exception:  # as above
+        return False
+
+
 def can_share(model: Any, prefix: str, device: str) -> bool:
     """Whether ``model`` gives the same logits when its lower layers' result is held: tried on a few tokens."""
     layers = len(model.get_submodule(prefix.rstrip(".")))
+    depths = sorted({1, layers // 2, layers - 1} - {0})
     variant = Variant("", (), lambda: model)
     batch = Batch(tuple(sorted(pack([[1, 2, 3, 4, 5, 6], [7, 8, 9]]), key=len, reverse=True)))
     tensors = Tensors(batch, [(0, 5), (1, 2)], 0, device)
     held = Held()
     try:
-        first = forward(model, prefix, tensors, held, Step(variant, 0, (layers // 2,)))
-        second = forward(model, prefix, tensors, held, Step(variant, layers // 2, ()))
+        first = forward(model, prefix, tensors, held, Step(variant, 0, tuple(depths)))
+        others = [forward(model, prefix, tensors, held, Step(variant, depth, tuple(depths))) for depth in depths]
     except Exception:  # as above
         return False
-    return bool((first == second).all())
+    return all(bool((first == other).all()) for other in others)
 
 
 def _trial(model: Any, prefix: str, device: str, rows: Sequence[Any], count: int) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.evaluation.engine import Counts, Engine, Sizes, cost_of
 from harness.evaluation.memory import keep_pages
 from harness.evaluation.requests import Encoder, Request
-from harness.evaluation.sharing import Variant, can_branch, can_share
+from harness.evaluation.sharing import Variant, can_branch, can_score, can_share
 from harness.evaluation.workers import threads_per_operation
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SMALL = 1e6  # multiply-adds a token and layer, below which cores do better with a batch each than all with one
 CACHED = 1024**2  # bytes of a layer's widest activations that stay in a core's cache
+DECODING = 16384  # tokens whose keys and values a batch holds while it decodes
 
 
 @dataclass
@@ -61,7 +62,7 @@ class Sweeper:
         self, column: Column, variants: Sequence[Variant], store: Store | None
     ) -> dict[str, Callable[[], list[Any]]]:
         """For every variant its responses to the column's instances, in their order."""
-        if not self._encoder.can(column.instances):
+        if not (self._encoder.can(column.instances) and self._can_score):
             return {v.identity: partial(self._ask_stock, column, v) for v in variants}
         if id(column) not in self._requests:
             requests = self._encoder.encode(column.instances)
@@ -113,6 +114,12 @@ class Sweeper:
         )
 
     @cached_property
+    def _can_score(self) -> bool:
+        from harness.experts import layers_prefix
+
+        return can_score(self.example.model, layers_prefix(self.example.model), self.device)
+
+    @cached_property
     def _encoder(self) -> Encoder:
         return Encoder(self.example.model, self.tokenizer)
 
@@ -132,6 +139,9 @@ class Sweeper:
             sizes = replace(sizes, tokens=max(512, min(16384, CACHED // (4 * width))))
             if cost_of(model).linear < SMALL:
                 sizes = replace(sizes, threads=min(8, torch.get_num_threads()), within=1)
+            # A step of decoding costs much the same for few rows and for many.
+            held = sizes.threads * _bytes_of_a_token(config, model.dtype)
+            sizes = replace(sizes, decoding=max(4 * sizes.tokens, min(DECODING, self.memory // held)))
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         return Engine(
             self.tokenizer,
@@ -143,6 +153,13 @@ class Sweeper:
             can_share(model, prefix, self.device),
             self.counts,
         )
+
+
+def _bytes_of_a_token(config: Any, dtype: Any) -> int:
+    """What a token's keys and values take, in all layers."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * dtype.itemsize)
 
 
 def _missing(

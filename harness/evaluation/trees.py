@@ -72,6 +72,11 @@ class Batch:
         return max(len(row) for row in self.rows)
 
     @property
+    def size(self) -> int:
+        """Tokens, with padding."""
+        return self.width * len(self.rows)
+
+    @property
     def is_causal(self) -> bool:
         """True if a plain causal mask will do for every row."""
         return all(row.is_chain for row in self.rows)
@@ -86,21 +91,32 @@ def pack(
     """Every sequence on a path of one row; rows grow as long as that makes the average sequence cheaper.
 
     Sequences are taken in lexicographic order, in which a neighbour shares the longest beginning there is. One joins
-    the row before it if they share a token and what it adds costs no more than that row's sequences do on average:
-    with that rule the average of a row stops at its minimum. ``cost`` None shares nothing but equal sequences: for
-    models that cannot be given a tree. Where ``joined`` is given, sequences that share so many tokens with their
-    neighbour stay in its row at any cost. Raises ValueError for an empty sequence.
+    the row before it if they share a token and what it adds costs no more than that row's sequences do on average
+    (with that rule the average of a row stops at its minimum) and no more than a row of its own. ``cost`` None shares
+    nothing but chains, where one sequence is the beginning of the next: for models that cannot be given a tree. Where
+    ``joined`` is given, sequences that share so many tokens stay in one row at any cost, with those in between. Raises
+    ValueError for an empty sequence.
     """
     order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i]))
+    least = _spanned([sequences[i] for i in order], [joined[i] for i in order]) if joined else [None] * len(order)
     rows: list[_Growing] = []
-    for number in order:
+    for number, needed in zip(order, least, strict=True):
         sequence = tuple(sequences[number])
         if not sequence:
             raise ValueError(f"sequence {number} is empty")
-        if not (rows and rows[-1].takes(sequence, cost, longest, joined[number] if joined else None)):
+        if not (rows and rows[-1].takes(sequence, cost, longest, needed)):
             rows.append(_Growing())
         rows[-1].add(number, sequence)
     return [row.done() for row in rows]
+
+
+def _spanned(ordered: Sequence[Sequence[int]], joined: Sequence[int]) -> list[int]:
+    """``joined`` of sorted sequences, lowered for those that lie between two that belong together."""
+    least = list(joined)
+    for i in range(len(least) - 2, -1, -1):
+        if _shared(ordered[i], ordered[i + 1]) >= least[i + 1]:
+            least[i] = min(least[i], least[i + 1])
+    return least
 
 
 class _Growing:
@@ -123,7 +139,7 @@ class _Growing:
         before, after = len(self._tokens), len(self._tokens) + len(sequence) - shared
         if after > max(longest, len(sequence)):
             return False
-        return cost.of(after) - cost.of(before) <= cost.of(before) / self._leaves
+        return cost.of(after) - cost.of(before) <= min(cost.of(before) / self._leaves, cost.of(len(sequence)))
 
     def add(self, number: int, sequence: tuple[int, ...]) -> None:
         shared = _shared(self._last, sequence)

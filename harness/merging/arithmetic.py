@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from harness.errors import LayerswapError
+from harness.merging.weights import total_weight
 from harness.plan import Mix
 
 if TYPE_CHECKING:
@@ -23,13 +24,12 @@ _CHUNK = 1 << 17
 
 def linear(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Weighted average Σ w·x / Σ w (model soups, arXiv 2203.05482), summed in the order given."""
-    total = sum(weights)
 
     def compute(parts: list[Tensor]) -> Tensor:
         summed = parts[0].float() * weights[0]
         for part, weight in zip(parts[1:], weights[1:], strict=True):
             summed.add_(part.float(), alpha=weight)
-        return summed.div_(total)
+        return summed.div_(total_weight(weights))
 
     return _elementwise(compute, tensors)
 

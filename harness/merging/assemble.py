@@ -45,6 +45,7 @@ class Assembler:
         self._modules = {name: dict(e.model.named_modules(remove_duplicate=False)) for name, e in self._experts.items()}
         self._slots_below = self._slots_by_module()
         self._tensors: dict[tuple[str, Mix], Tensor] = {}
+        self._held = 0  # bytes of these
         self._computed: dict[tuple[str, Mix], nn.Module] = {}
         self._cuts: dict[tuple[str, str, float], float] = {}
         self._used: dict[tuple[str, Mix], None] = {}  # slots as variants fill them, the one used last at the end
@@ -81,26 +82,28 @@ class Assembler:
     def clear(self) -> None:
         """Forgets computed slots; variants that are still in use keep theirs."""
         self._tensors.clear()
+        self._held = 0
         self._computed.clear()
 
     @property
     def held_bytes(self) -> int:
         """Bytes of the computed tensors that are kept."""
-        return sum(t.numel() * t.element_size() for t in self._tensors.values())
+        return self._held
 
     def _let_go(self, plan: Plan) -> None:
         """Keeps within the budget, whole slots at a time; what ``plan`` has just been built of stays."""
         for unit in plan.mixes:
             self._used[unit] = self._used.pop(unit, None)  # to the end
-        held = self.held_bytes if self._memory is not None else 0
+        if self._memory is None or self._held <= self._memory:
+            return
         for unit in [unit for unit in self._used if unit not in plan.mixes]:
-            if self._memory is None or held <= self._memory:
+            if self._held <= self._memory:
                 break
             del self._used[unit]
             slot, mix = unit
             for name in [n for n, m in self._tensors if m == mix and self._slot[n] == slot]:
                 tensor = self._tensors.pop((name, mix))
-                held -= tensor.numel() * tensor.element_size()
+                self._held -= tensor.numel() * tensor.element_size()
             for path in [p for p, m in self._computed if m == mix and self._slots_below[p] == {slot}]:
                 del self._computed[path, mix]
 
@@ -165,6 +168,7 @@ class Assembler:
                 merged = merge_tensor(mix, canonical, lambda expert: self._state[expert][name], self._cut_of(mix))
             is_parameter = isinstance(self._state[mix.sources[0][0]][name], torch.nn.Parameter)
             self._tensors[canonical, mix] = torch.nn.Parameter(merged, requires_grad=False) if is_parameter else merged
+            self._held += merged.numel() * merged.element_size()
         return self._tensors[canonical, mix]
 
     def _cut_of(self, mix: Mix) -> Callable[[str], float] | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.merging.floats import PIECE, StoredFloats, stored_bytes
 from harness.merging.headers import Range
 from harness.merging.selection import HELD, kth_largest, select
+from harness.merging.weights import total_weight
 from harness.plan import Mix
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _linear(pieces: Sequence[Floats], weights: Sequence[float]) -> Floats:
     summed = pieces[0] * weights[0]
     for piece, weight in zip(pieces[1:], weights[1:], strict=True):
         _add_product(summed, piece, weight)
-    summed /= sum(weights)
+    summed /= total_weight(weights)
     return summed
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from harness.recipes.common import PAPER, Recipe, SwapSizes, check_experts
 from harness.recipes.methods import DareTies, Slerp, Soup, TaskArithmetic, Ties
+from harness.recipes.slots import Slots
 from harness.recipes.swaps import Expert, LayerSwap, OneSide, Placement, Revert
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Recipe",
     "Revert",
     "Slerp",
+    "Slots",
     "Soup",
     "SwapSizes",
     "TaskArithmetic",

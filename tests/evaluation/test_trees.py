@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.evaluation.trees import Cost, Row, batches, draft_tree, pack
+
+# Few tokens, so that sequences begin alike often.
+SEQUENCE = st.lists(st.integers(0, 2), min_size=1, max_size=9)
+SEQUENCES = st.lists(SEQUENCE, min_size=1, max_size=14)
+COSTS = st.builds(Cost, st.floats(0.1, 100), st.floats(0, 10))
+RULES = st.one_of(st.none(), COSTS)
+
+
+def check(rows: list[Row], sequences: list[list[int]]) -> None:
+    """Every sequence is a path from the root of one row, and every node is on one."""
+    assert sorted(n for row in rows for n in row.paths) == list(range(len(sequences)))
+    for row in rows:
+        assert len(row) == len(row.tokens) == len(row.parents)
+        for number, path in row.paths.items():
+            assert [row.tokens[node] for node in path] == sequences[number]
+            assert [row.parents[node] for node in path] == [-1, *path[:-1]]
+            assert [row.depths[node] for node in path] == list(range(len(path)))
+        assert {node for path in row.paths.values() for node in path} == set(range(len(row)))
+        assert row.parents.count(-1) == 1
+        assert all(parent < node for node, parent in enumerate(row.parents))
+
+
+@given(SEQUENCES, RULES)
+def test_every_sequence_is_a_path_of_one_row(sequences, cost):
+    rows = pack(sequences, cost)
+    check(rows, sequences)
+    for row in rows:  # no beginning twice
+        assert len({(parent, token) for parent, token in zip(row.parents, row.tokens, strict=True)}) == len(row)
+        assert row.is_chain or cost is not None
+        assert [
+            (node, token, child) for node, after in enumerate(row.children) for token, child in after.items()
+        ] == sorted(
+            (parent, token, node)
+            for node, (parent, token) in enumerate(zip(row.parents, row.tokens, strict=True))
+            if parent >= 0
+        )
+
+
+@given(SEQUENCES, RULES)
+def test_equal_sequences_have_one_path(sequences, cost):
+    rows = pack([*sequences, *sequences], cost)
+    where = {number: (i, path) for i, row in enumerate(rows) for number, path in row.paths.items()}
+    assert all(where[number] == where[number + len(sequences)] for number in range(len(sequences)))
+
+
+@given(SEQUENCES, COSTS)
+def test_sharing_is_never_dearer_than_a_row_for_each_sequence(sequences, cost):
+    alone = sum(cost.of(len(sequence)) for sequence in {tuple(s) for s in sequences})
+    assert sum(cost.of(len(row)) for row in pack(sequences, cost)) <= alone * (1 + 1e-9)
+
+
+@given(SEQUENCES, st.integers(1, 12))
+def test_rows_that_branch_are_no_longer_than_allowed(sequences, longest):
+    for row in pack(sequences, Cost(1.0), longest):
+        assert row.is_chain or len(row) <= max(longest, *(len(path) for path in row.paths.values()))
+
+
+@given(
+    st.lists(st.tuples(SEQUENCE, st.lists(SEQUENCE, min_size=1, max_size=4)), min_size=1, max_size=5),
+    st.builds(Cost, st.just(1.0), st.sampled_from([0.0, 1e6])),
+    st.integers(1, 9),
+)
+def test_the_drafts_of_a_prompt_stay_in_one_row_at_any_cost(groups, cost, longest):
+    sequences = [[*prompt, *draft] for prompt, drafts in groups for draft in drafts]
+    prompts = [prompt for prompt, drafts in groups for _ in drafts]
+    rows = pack(sequences, cost, longest, joined=[len(prompt) for prompt in prompts])
+    check(rows, sequences)
+    place = {number: i for i, row in enumerate(rows) for number in row.paths}
+    of: dict[tuple[int, ...], set[int]] = {}
+    for number, prompt in enumerate(prompts):
+        of.setdefault(tuple(prompt), set()).add(place[number])
+    assert all(len(found) == 1 for found in of.values())
+
+
+def test_what_lies_between_two_drafts_of_a_prompt_goes_with_them():
+    # In the order of their tokens, the second prompt's draft comes between the first's two.
+    sequences = [[1, 2, 3, 4], [1, 2, 5, 6, 7, 8], [1, 2, 9]]
+    assert len(pack(sequences, Cost(1.0, 1e6), joined=[2, 5, 2])) == 1
+    assert len(pack(sequences[:2], Cost(1.0, 1e6), joined=[2, 5])) == 2
+
+
+def test_examples():
+    (row,) = pack([[1, 2, 3], [1, 2, 4], [1, 2]], Cost(1.0))
+    assert (row.tokens, row.parents, row.depths) == ((1, 2, 3, 4), (-1, 0, 1, 1), (0, 1, 2, 2))
+    assert row.paths == {2: (0, 1), 0: (0, 1, 2), 1: (0, 1, 3)}
+    assert [len(row) for row in pack([[1, 2, 3], [1, 2, 4], [1, 2]])] == [3, 3]
+    assert len(pack([[1, 2], [3, 2]], Cost(1.0))) == 2  # nothing in common
+    # Two words in common of two hundred: a row of its own is cheaper than attention to all that another one holds.
+    assert len(pack([[0, *range(1, 200)], [0, 300]], Cost(0.0, 1.0))) == 2
+    assert pack([], Cost(1.0)) == []
+    with pytest.raises(ValueError, match="sequence 1 is empty"):
+        pack([[1], []])
+
+
+@given(SEQUENCES, RULES, st.integers(1, 5), st.integers(1, 30))
+def test_batches_hold_every_row_once_and_keep_their_bounds(sequences, cost, most_rows, most_tokens):
+    rows = pack(sequences, cost)
+    found = list(batches(rows, most_rows, most_tokens))
+    assert sorted(id(row) for batch in found for row in batch.rows) == sorted(map(id, rows))
+    for batch in found:
+        lengths = [len(row) for row in batch.rows]
+        assert lengths == sorted(lengths, reverse=True)
+        assert batch.width == lengths[0]
+        assert len(batch.rows) <= most_rows
+        assert len(batch.rows) == 1 or len(batch.rows) * batch.width <= most_tokens
+        assert len({row.is_chain for row in batch.rows}) == 1
+        assert batch.is_causal is batch.rows[0].is_chain
+
+
+@given(SEQUENCE, st.lists(st.lists(st.integers(0, 2), max_size=4), max_size=5))
+@settings(max_examples=50)
+def test_a_draft_tree_has_each_draft_once_or_the_prompt_alone(prompt, drafts):
+    tree = draft_tree(prompt, drafts)
+    assert len(tree) == len(set(tree)) >= 1
+    assert {sequence[len(prompt) :] for sequence in tree} == ({tuple(d) for d in drafts if d} or {()})
+    assert all(list(sequence[: len(prompt)]) == prompt for sequence in tree)
