@@ -39,6 +39,19 @@ def _parser() -> argparse.ArgumentParser:
     add_model_commands(commands)
     add_exchange_commands(commands)
 
+    doctor = commands.add_parser(
+        "doctor",
+        help="check all that a run of a profile needs, and say what it will cost",
+        epilog="example: python -m harness doctor mine.toml --data benchmarks --limit 100",
+    )
+    doctor.add_argument("profile", help="a shipped profile's name, or a TOML file")
+    doctor.add_argument("--expert", action="append", default=[], metavar="NAME=PLACE", help="as --ablation-expert")
+    doctor.add_argument("--data", default="", metavar="FOLDER", help="as --ablation-data")
+    doctor.add_argument("--limit", type=int, metavar="N", help="documents of each task (default: all)")
+    doctor.add_argument("--device", help="(default: the profile's)")
+    doctor.add_argument("--variants", type=int, default=50, help="how many the run has (default: %(default)s)")
+    doctor.set_defaults(run=_doctor)
+
     compare = commands.add_parser("compare", help="hold one saved run against another, with the suite's statistics")
     compare.add_argument("before", help="a report's folder, a file of accepted results, or their name")
     compare.add_argument("after", help="the same")
@@ -103,6 +116,16 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--out", type=Path, help="a .json file for every figure")
     study.set_defaults(run=_study)
     return parser
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from harness.doctor import diagnose
+    from harness.profiles import load_profile, parse_experts
+
+    profile = load_profile(options.profile).changed(parse_experts(options.expert), options.data, Path.cwd())
+    found = diagnose(profile, options.device or profile.device, options.limit, options.variants)
+    print(found.text)
+    return int(not found.sound)
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,7 +16,7 @@ from typing import NamedTuple, Protocol
 import harness
 from harness.errors import LayerswapError
 from harness.experts import Digested, config_digest, folder_digest
-from harness.files import replace_text
+from harness.files import cache_folder, replace_text
 from harness.merging.headers import INDEX, WEIGHTS, Range, read_folder
 from harness.merging.layout import known_places, raw_config
 from harness.plan import slot_names
@@ -57,9 +56,7 @@ class FileCache:
 
 def default_cache() -> FileCache:
     """Of this user: in the folder that LAYERSWAP_CACHE names, else in the system's folder for caches."""
-    folder = os.environ.get("LAYERSWAP_CACHE")
-    system = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return FileCache((Path(folder).expanduser() if folder else Path(system) / "pytest-layerswap") / "digests")
+    return FileCache(cache_folder() / "digests")
 
 
 class Digests(NamedTuple):

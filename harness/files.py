@@ -12,6 +12,13 @@ from pathlib import Path
 from harness.errors import LayerswapError
 
 
+def cache_folder() -> Path:
+    """Where this user's runs keep things: the folder that LAYERSWAP_CACHE names, else one in the system's caches."""
+    folder = os.environ.get("LAYERSWAP_CACHE")
+    system = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder).expanduser() if folder else Path(system) / "pytest-layerswap"
+
+
 def replace_text(path: Path, text: str) -> None:
     """As :func:`replace_bytes`, in UTF-8, with the line ends that ``text`` has."""
     replace_bytes(path, text.encode("utf-8"))

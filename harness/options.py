@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 VALUES = (
     ("profile", "NAME|PATH", "embedded", "experts and benchmarks: a shipped profile's name, or a TOML file"),
+    ("data", "FOLDER", "", "the benchmarks' files in their published formats (default: the profile's, else the hub)"),
     ("limit", "N", "", "documents of each task, a seeded sample (default: all)"),
     ("device", "DEVICE", "", "where models run, as torch names it (default: the profile's)"),
     ("dtype", "DTYPE", "", "float32, bfloat16, float16 or auto (default: the profile's)"),
@@ -29,6 +31,7 @@ VALUES = (
     ("cache", "FOLDER", "", "where answers and scores are kept from run to run (default: the user's cache folder)"),
     ("memory", "SIZE", "2GB", "bytes for computed slots and hidden states that variants share"),
 )
+EXPERT = "another place of one of the profile's experts: a folder, a GGUF file or a hub id; may be given again"
 SWITCHES = (
     ("update", "accept what the selected cases score, in the accepted results in use, and print old and new"),
     ("force", "let results be accepted although CI is set"),
@@ -73,6 +76,8 @@ def add_options(parser: pytest.Parser) -> None:
     for name, metavar, default, text in VALUES:
         group.addoption(f"--ablation-{name}", metavar=metavar, default=None, help=text)
         parser.addini(_key(name), text, default=default)
+    group.addoption("--ablation-expert", metavar="NAME=PLACE", action="append", default=None, help=EXPERT)
+    parser.addini(_key("expert"), EXPERT, type="linelist", default=[])
     for name, text in SWITCHES:
         group.addoption(f"--ablation-{name}", action="store_true", default=None, help=text)
         parser.addini(_key(name), text, type="bool", default=False)
@@ -82,7 +87,8 @@ def given(config: pytest.Config, reproducing: bool = False) -> list[str]:
     """The valued options of the command line as they would be typed again; ``reproducing``: those that make a score."""
     written = ("missing", "save-baseline", "report", "cache", "memory") if reproducing else ()
     values = [(name, config.getoption(_key(name))) for name, *_ in VALUES if name not in written]
-    return [f"--ablation-{name} {value}" for name, value in values if value]
+    values += [("expert", place) for place in config.getoption(_key("expert")) or ()]
+    return [f"--ablation-{name} {shlex.quote(value)}" for name, value in values if value]
 
 
 def read_options(config: pytest.Config) -> Options:
@@ -101,9 +107,11 @@ def under_ci(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def _read(config: pytest.Config) -> Options:
-    from harness.profiles import load_profile
+    from harness.profiles import load_profile, parse_experts
 
-    profile = load_profile(_value(config, "profile"))
+    places = parse_experts(config.getoption(_key("expert")) or config.getini(_key("expert")))
+    here = config.invocation_params.dir
+    profile = load_profile(_value(config, "profile")).changed(places, _value(config, "data"), here)
     limit = _value(config, "limit")
     if limit and not (limit.isdecimal() and int(limit) > 0):
         raise LayerswapError(f"--ablation-limit is {limit!r}: expected a whole number of documents, 1 or more")

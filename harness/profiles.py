@@ -11,11 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import LayerswapError
+from harness.places import is_hub_id, is_placeholder, locate
 from harness.recipes import SwapSizes
 
 SHIPPED = Path(__file__).parent / "profiles"
-EMBEDDED_WEIGHTS = Path(__file__).parent / "lab" / "weights"
-EMBEDDED_TASKS = Path(__file__).parent / "evaluation" / "tasks" / "embedded"
+SHIPPED_TASKS = Path(__file__).parent / "evaluation" / "tasks"
+EMBEDDED_TASKS = SHIPPED_TASKS / "embedded"
+OWN_TASKS = ("embedded", "small", "real")  # folders of tasks that ship
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -72,7 +74,11 @@ class SwapSpec(_Strict):
 
 
 class Profile(_Strict):
-    """What one run is about. ``folder`` is where its file lies: relative paths start there."""
+    """What one run is about. ``folder`` is where its ``file`` lies: relative paths start there.
+
+    ``tasks`` names a folder of lm-eval tasks (``embedded``, ``small`` and ``real`` ship; empty for lm-eval's own),
+    ``data`` one of benchmark files in their published formats for tasks that read such.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str = ""
@@ -80,10 +86,12 @@ class Profile(_Strict):
     benchmarks: dict[str, BenchmarkSpec] = Field(min_length=1)
     swap: SwapSpec = SwapSpec()
     tasks: str = ""
+    data: str = ""
     device: str = "cpu"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     batch_size: int = Field(default=64, ge=1)
     folder: Path = Path()
+    file: Path | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Profile:
@@ -111,37 +119,54 @@ class Profile(_Strict):
     @property
     def task_folder(self) -> Path | None:
         """The folder of the profile's own task files; None if all its tasks are lm-eval's."""
-        if self.tasks == "embedded":
-            return EMBEDDED_TASKS
+        if self.tasks in OWN_TASKS:
+            return SHIPPED_TASKS / self.tasks
         return self.folder / self.tasks if self.tasks else None
 
-    def expert_path(self, name: str) -> Path:
-        """The local folder of an expert. A hub id is downloaded, once for all processes.
+    @property
+    def data_folder(self) -> Path | None:
+        """The folder of the benchmarks' data in their published formats; None if the hub is to be asked."""
+        return self.folder / Path(self.data).expanduser() if self.data else None
 
-        Raises :class:`LayerswapError` if there is neither such a folder nor a model of that id.
+    def expert_path(self, name: str) -> Path:
+        """The local folder of an expert: see :mod:`harness.places`.
+
+        Raises :class:`LayerswapError` if there is none, or if the place has yet to be filled in.
         """
         place = self.experts[name]
-        if place.startswith("embedded:"):
-            return EMBEDDED_WEIGHTS / place.removeprefix("embedded:")
-        local = self.folder / Path(place).expanduser()
-        if local.is_dir():
-            return local
-        if place.count("/") != 1 or place.startswith((".", "/", "~")):
-            raise LayerswapError(f"profile {self.name}: expert {name}: there is no folder {str(local)!r}")
-        return _downloaded(self.name, name, place)
+        if is_placeholder(place):
+            raise LayerswapError(
+                f"profile {self.file or self.name}: experts.{name} is still a placeholder ({place}): write a folder, a "
+                f"GGUF file or a hub id there, or give --ablation-expert {name}=PLACE"
+            )
+        try:
+            return locate(place, self.folder, self.dtype)
+        except LayerswapError as error:
+            raise LayerswapError(f"profile {self.name}: expert {name}: {error}") from error
+
+    def changed(self, experts: Mapping[str, str] | None = None, data: str = "", at: Path = Path()) -> Profile:
+        """The profile with other places of experts, and another data folder; relative paths start at ``at``."""
+        places = {name: _from(at, place) for name, place in (experts or {}).items()}
+        update: dict[str, Any] = {"experts": {**self.experts, **places}}
+        return self.model_copy(update=update | ({"data": str(at / Path(data).expanduser())} if data else {}))
 
 
-def _downloaded(profile: str, name: str, repository: str) -> Path:
-    from huggingface_hub import snapshot_download
+def _from(at: Path, place: str) -> str:
+    """``place`` with a path made absolute; hub ids, placeholders and models that ship stay as they are."""
+    if ":" in place or is_placeholder(place) or is_hub_id(place, at):
+        return place
+    return str((at / Path(place).expanduser()).absolute())
 
-    # The hub's cache takes a lock for each file, so parallel workers download once.
-    try:
-        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
-    except Exception as error:
-        raise LayerswapError(
-            f"profile {profile}: expert {name}: {repository!r} is no local folder, and cannot be had from the hub: "
-            f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from error
+
+def parse_experts(given: Iterable[str]) -> dict[str, str]:
+    """``NAME=PLACE`` for each, by name. Raises :class:`LayerswapError` for anything else."""
+    found = {}
+    for text in given:
+        name, equals, place = text.partition("=")
+        if not (name.strip() and equals and place.strip()):
+            raise LayerswapError(f"--ablation-expert is {text!r}: expected NAME=PLACE, such as math=models/math")
+        found[name.strip()] = place.strip()
+    return found
 
 
 def shipped_profiles() -> dict[str, Path]:
@@ -166,7 +191,7 @@ def load_profile(name_or_path: str) -> Profile:
     except (ValueError, OSError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise LayerswapError(f"profile {path}: not readable as TOML: {error}") from error
     try:
-        return Profile(**{**data, "folder": path.parent})
+        return Profile(**{**data, "folder": path.parent, "file": path})
     except ValidationError as error:
         raise LayerswapError(f"profile {path}: {'; '.join(_problem(e) for e in error.errors())}") from error
 
@@ -183,7 +208,7 @@ def _problem(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         keys = {k for model in (Profile, SwapSpec, BenchmarkSpec, ColumnSpec) for k in model.model_fields}
-        return f"unknown key {where}" + _nearest(str(error["loc"][-1]), keys - {"folder"})
+        return f"unknown key {where}" + _nearest(str(error["loc"][-1]), keys - {"folder", "file"})
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
 

@@ -21,6 +21,7 @@ from harness.evaluation.scores import Score
 from harness.experts import Digested
 from harness.files import replace_text
 from harness.gating.corpus import compare_corpus
+from harness.places import origin
 from harness.plan import slot_names
 from harness.profiles import Profile
 from harness.reporting.results import (
@@ -62,9 +63,10 @@ def write_facts(folder: Path, grid: Grid, cache: Cache | None = None) -> None:
         name: hashlib.sha256(json.dumps(sorted(expert.slot_digests.items())).encode()).hexdigest()
         for name, expert in grid.digests.items()
     }
-    text = json.dumps(
-        {"experts": digests, "seconds": seconds, "changes": moved, "editions": dict(grid.editions), "work": grid.work}
-    )
+    profile = grid.settings.profile
+    origins = {name: origin(profile.experts[name], profile.expert_path(name)) for name in grid.digests}
+    facts = {"experts": digests, "origins": origins, "seconds": seconds, "changes": moved}
+    text = json.dumps({**facts, "editions": dict(grid.editions), "work": grid.work})
     replace_text(folder / "facts" / f"{os.getpid()}.json", text)
 
 
@@ -163,6 +165,7 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
         for stage, value in fact["seconds"].items():
             seconds[stage] = seconds.get(stage, 0.0) + value
     digests = {expert: digest for fact in facts for expert, digest in fact["experts"].items()}
+    sources = {f"source of {k}": f"`{v}`" for fact in facts for k, v in fact.get("origins", {}).items() if v}
     present = {c.case_id for c in found}
     named = {column for c in found for column in c.columns}
     return RunResult(
@@ -175,7 +178,7 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
         experts={expert: digests[expert] for expert in profile.experts if expert in digests},
         versions=versions(),
         header=header,
-        provenance={"date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC", **_shared_work(facts)},
+        provenance={**sources, "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC", **_shared_work(facts)},
         seconds=seconds,
         changes=_joined(facts, profile.experts),
     )
@@ -225,8 +228,8 @@ def corpus_contrasts(
 
 def provenance(result: RunResult) -> dict[str, str]:
     """Where the scores of a run came from, for whoever reads them later."""
-    experts = {f"weights of {name}": digest[:16] for name, digest in result.experts.items()}
-    return {"device": result.header["device"], **experts, **result.versions}
+    weights = {f"weights of {name}": digest[:16] for name, digest in result.experts.items()}
+    return {"device": result.header["device"], **weights, **result.versions}
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import LayerswapError
-from harness.profiles import EMBEDDED_TASKS, EMBEDDED_WEIGHTS, load_profile, shipped_profiles
+from harness.places import EMBEDDED_WEIGHTS
+from harness.profiles import EMBEDDED_TASKS, load_profile, shipped_profiles
+from harness.recipes import LayerSwap
 
 MINIMAL = """
 name = "mine"
@@ -94,3 +96,22 @@ def test_a_mistake_names_the_file_the_key_and_the_nearest_one(write, old, new, m
 def test_an_unknown_name_lists_the_shipped_profiles():
     with pytest.raises(LayerswapError, match=r"no profile 'embeded'.*embedded.*did you mean 'embedded'"):
         load_profile("embeded")
+
+
+def test_places_may_be_changed_for_one_run(write, tmp_path):
+    profile = load_profile(str(write()))
+    places = {"math": "models/../math", "language": "org/model@v1", "base": "embedded:base", "math-lora": "<mine>"}
+    changed = profile.changed(places, "files", at=tmp_path / "here")
+    assert changed.experts == {**places, "math": str(tmp_path / "here" / "models" / ".." / "math")}
+    assert changed.data_folder == tmp_path / "here" / "files"
+    assert profile.data_folder is None
+    assert profile.changed() == profile
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b-sw", "llama-3.1-8b-te", "llama-3.1-8b-bn", "llama-3.1-8b-ja"])
+def test_the_papers_profiles_are_the_papers_and_wait_for_experts(name):
+    profile = load_profile(name)
+    plan = LayerSwap().plan(32, profile.sizes)
+    assert plan.drawing == "T|LLLLLT" + "M" * 23 + "TLL|TT"
+    with pytest.raises(LayerswapError, match=rf"{name}.toml: experts.math is still a placeholder .*--ablation-expert"):
+        profile.expert_path("math")

@@ -113,3 +113,15 @@ def test_a_record_that_a_killed_process_left_unfinished_is_none(tmp_path):
     (path,) = (tmp_path / "records").iterdir()
     path.write_text(path.read_text("utf-8")[:-20], encoding="utf-8")
     assert [c.case for c in cases(tmp_path, ["family/a", "family/b"])] == ["a"]
+
+
+def test_the_report_says_where_weights_came_from_that_are_no_plain_folders(tmp_path):
+    origins = {"math": "org/model@0123abcd", "base": ""}
+    work = {"layer calls": 0, "layer calls unshared": 0, "sweeps": 0}
+    facts = {"experts": {}, "origins": origins, "seconds": {}, "changes": [], "editions": {}, "work": work}
+    (tmp_path / "facts").mkdir()
+    (tmp_path / "facts" / "1.json").write_text(json.dumps(facts), encoding="utf-8")
+    result = run_result(tmp_path, "run", load_profile("embedded"), {"device": "cpu"}, [])
+    assert {k: v for k, v in result.provenance.items() if k.startswith("source")} == {
+        "source of math": "`org/model@0123abcd`"
+    }

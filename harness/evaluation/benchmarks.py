@@ -200,7 +200,8 @@ def _load_tasks(profile: Profile, names: Sequence[str]) -> dict[str, Any]:
     _keep_templates()
     # The default index reads some 14,000 YAML files: only a profile of stock tasks pays for it.
     folder = profile.task_folder
-    manager = TaskManager(include_path=str(folder) if folder else None, include_defaults=folder is None)
+    data = {"data": str(profile.data_folder)} if profile.data_folder else None  # reaches a task's loading function
+    manager = TaskManager(include_path=str(folder) if folder else None, include_defaults=folder is None, metadata=data)
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:
         where = f"under {folder}" if folder else "in lm-eval"

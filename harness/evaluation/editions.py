@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.evaluation.data import data_files
+
 if TYPE_CHECKING:
     from harness.evaluation.grid import Settings
 
@@ -32,18 +34,20 @@ def engine_digest(settings: Settings) -> str:
 def edition(settings: Settings, benchmark: str) -> str | None:
     """Of all that decides a benchmark's scores beside the weights; None if only building its prompts can tell.
 
-    That is so for tasks that are not the profile's own: their documents may come from anywhere.
+    That is so for tasks that are not the profile's own, and for data from the hub: documents may come from anywhere.
     """
     folder = settings.profile.task_folder
-    if folder is None or not folder.is_dir():
-        return None
     spec = settings.profile.benchmarks[benchmark]
+    data = data_files(settings.profile, [column.task for column in spec.columns])
+    if folder is None or not folder.is_dir() or data is None:
+        return None
     facts = {
         "engine": engine_digest(settings),
         "dtype": settings.dtype,
         "limit": settings.limit,
         "columns": [column.model_dump() for column in spec.columns],
         "tasks": _files_digest(sorted(path for path in folder.rglob("*") if _counts(path))),
+        "data": _files_digest(data),
         "code": _files_digest(sorted(Path(__file__).parent.glob("*.py"))),
     }
     return _digest(facts)

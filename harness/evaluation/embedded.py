@@ -71,3 +71,8 @@ def _sandbox() -> Sandbox:
 def program(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """1 if the generated program passes its asserts in a process of its own."""
     return {"pass_at_1": float(_sandbox().run(results[0], doc["test_list"]).passed)}
+
+
+def body(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """As :func:`program`, for an answer that goes on after ``def f(x):``."""
+    return program(doc, [f"def f(x):{results[0]}"])
