@@ -147,6 +147,8 @@ class Assembler:
 
     def _compute(self, path: str, donor: nn.Module, mix: Mix) -> nn.Module:
         """A module like ``donor`` whose tensors are all filled by ``mix``."""
+        if path not in self._slots_below:  # no weights
+            return donor
         if (path, mix) not in self._computed:
             module = _shallow(donor)
             for name, child in donor._modules.items():

