@@ -132,7 +132,7 @@ class Grid:
         from harness.experts import identity
 
         if plan not in self._identities:
-            self._know(plan.experts)
+            self.know(plan.experts)
             self._identities[plan] = identity(plan, self._digests, self.settings.dtype)
         return self._identities[plan]
 
@@ -251,7 +251,7 @@ class Grid:
     def _slots(self, plan: Plan) -> tuple[str, ...]:
         from harness.experts import slot_identities
 
-        self._know(plan.experts)
+        self.know(plan.experts)
         return slot_identities(plan, self._digests)
 
     def _variant(self, plan: Plan) -> Variant:
@@ -284,7 +284,7 @@ class Grid:
                 f"profile {profile.name} has no expert {', '.join(unknown)}: it has {', '.join(profile.experts)}"
             )
 
-    def _know(self, names: Sequence[str]) -> None:
+    def know(self, names: Sequence[str]) -> None:
         """Makes sure that experts' digests are known, from their files or an earlier run if that will do."""
         from harness.digests import slot_digests
 

@@ -164,6 +164,7 @@ def test_answers_are_kept_under_a_larger_limit(cached, computed, pytester):
     assert sqlite3.connect(path).execute("SELECT count(*) FROM responses").fetchone()[0] == 2 * 340 * 4
 
 
+@pytest.mark.slow
 def test_two_workers_with_the_store_give_the_tables_of_one(cached, pytester, tiny_profile, monkeypatch):
     pytest.importorskip("xdist")
     cached("--ablation-report=alone", suite=FAMILY)
