@@ -204,10 +204,11 @@ def _store(config: pytest.Config) -> Path | None:
 
 
 def _bytes(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]?)i?B?", text.strip())
-    if found is None or float(found[1]) == 0:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)b?", text.strip().lower())
+    size = 0 if found is None else int(float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " "))
+    if size == 0:
         raise LayerswapError(f"--ablation-memory is {text!r}: expected a size such as 500MB or 2GB")
-    return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
+    return size
 
 
 def _key(name: str) -> str:

@@ -77,13 +77,15 @@ def parameter_changes(grid: Grid, cache: Cache | None = None) -> tuple[Parameter
     loaded if need be. Sums of floats depend in their last bits on the device and the number of threads: what was
     found first is kept. Empty if no expert but the base is loaded, or if they do not fit the base.
     """
-    known = kept_changes(grid.digests, grid.settings.device, cache)
-    if known is not None:
-        return known
-    from harness.merging.analysis import changes
-    from harness.reporting.changes import as_parameter_changes
-
     try:
+        if any(name != "base" for name in grid.digests):
+            grid.variants.know(["base"])  # which no plan may have named; its weights may not be needed
+        known = kept_changes(grid.digests, grid.settings.device, cache)
+        if known is not None:
+            return known
+        from harness.merging.analysis import changes
+        from harness.reporting.changes import as_parameter_changes
+
         grid.load((*grid.digests, "base"))
     except LayerswapError:  # a table beside the results: what no case needed must not fail the run
         return ()

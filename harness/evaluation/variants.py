@@ -75,14 +75,14 @@ class Variants:
         from harness.experts import identity
 
         if plan not in self._identities:
-            self._know(plan.experts)
+            self.know(plan.experts)
             self._identities[plan] = identity(plan, self.digests, self.settings.dtype)
         return self._identities[plan]
 
     def slots(self, plan: Plan) -> tuple[str, ...]:
         from harness.experts import slot_identities
 
-        self._know(plan.experts)
+        self.know(plan.experts)
         return slot_identities(plan, self.digests)
 
     def model(self, plan: Plan) -> Any:
@@ -114,7 +114,7 @@ class Variants:
                 f"profile {profile.name} has no expert {', '.join(unknown)}: it has {', '.join(profile.experts)}"
             )
 
-    def _know(self, names: Sequence[str]) -> None:
+    def know(self, names: Sequence[str]) -> None:
         """Makes sure that experts' digests are known, from their files or an earlier run if that will do."""
         from harness.digests import slot_digests
 

@@ -41,6 +41,9 @@ class Assembler:
         donor = next(iter(self._experts.values())).model
         self._slot = {name: slot for slot, names in slots_of(donor).items() for name in names}
         self._canonical = canonical_names(donor)
+        self._slots_with: dict[str, set[str]] = {}
+        for name, canonical in self._canonical.items():
+            self._slots_with.setdefault(canonical, set()).add(self._slot[name])
         self._state = {name: dict(e.model.state_dict(keep_vars=True)) for name, e in self._experts.items()}
         self._modules = {name: dict(e.model.named_modules(remove_duplicate=False)) for name, e in self._experts.items()}
         self._slots_below = self._slots_by_module()
@@ -101,11 +104,16 @@ class Assembler:
                 break
             del self._used[unit]
             slot, mix = unit
-            for name in [n for n, m in self._tensors if m == mix and self._slot[n] == slot]:
+            for name in [n for n, m in self._tensors if m == mix and self._is_free(n, mix, slot)]:
                 tensor = self._tensors.pop((name, mix))
                 self._held -= tensor.numel() * tensor.element_size()
             for path in [p for p, m in self._computed if m == mix and self._slots_below[p] == {slot}]:
                 del self._computed[path, mix]
+
+    def _is_free(self, name: str, mix: Mix, slot: str) -> bool:
+        """Whether a tensor is of ``slot``, and of no other that is still held: tied names may lie in two slots."""
+        slots = self._slots_with[name]
+        return slot in slots and not any((other, mix) in self._used for other in slots)
 
     def _check(self, plan: Plan) -> None:
         for name in plan.experts:
@@ -128,7 +136,8 @@ class Assembler:
         slots = self._slots_below.get(path, set())
         if not slots:  # dropout, activations, rotary tables: no weights
             return donor
-        if len(slots) == 1:
+        # A list of one layer is no layer: it stays the variant's own.
+        if len(slots) == 1 and type(donor).__name__ != "ModuleList":
             mix = mixes[next(iter(slots))]
             return self._modules[mix.sources[0][0]][path] if mix.is_copy else self._compute(path, donor, mix)
         module = _shallow(donor)
@@ -141,6 +150,8 @@ class Assembler:
 
     def _compute(self, path: str, donor: nn.Module, mix: Mix) -> nn.Module:
         """A module like ``donor`` whose tensors are all filled by ``mix``."""
+        if path not in self._slots_below:  # no weights
+            return donor
         if (path, mix) not in self._computed:
             module = _shallow(donor)
             for name, child in donor._modules.items():

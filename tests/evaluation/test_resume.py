@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -15,17 +16,10 @@ from harness.evaluation.grid import Grid, Settings
 from harness.profiles import load_profile
 from harness.recipes import Expert, LayerSwap, Recipe, Soup
 from tests.evaluation.asking import Counting
-from tests.evaluation.stores import child
 
 BENCHMARKS = ("mmlu", "mgsm")
 RECIPES: tuple[Recipe, ...] = (LayerSwap(), LayerSwap(top=0), Expert("math"), Soup())
 LIMIT = 24
-# A batch of sixteen rows at most; a log-likelihood's row may hold several requests.
-PROGRAM = """
-from tests.evaluation.test_resume import evaluate
-print("ready", flush=True)
-evaluate(sys.argv[1], sys.argv[2], print)
-"""
 
 
 def evaluate(profile: str | Path, folder: str | Path, say: object = None) -> tuple[dict[str, object], int]:
@@ -39,9 +33,9 @@ def evaluate(profile: str | Path, folder: str | Path, say: object = None) -> tup
         add = store.add_responses
 
         def added(variant: str, answers: dict[str, object]) -> None:
-            say("batch", len(answers), flush=True)  # it is being written
+            say("batch", len(answers))  # it is being written
             add(variant, answers)
-            say("kept", flush=True)
+            say("kept")
 
         store.add_responses = added  # type: ignore[assignment, method-assign]
     grid = Grid(Settings(loaded, "cpu", "float32", LIMIT), Path(folder) / f"run-{time.monotonic_ns()}", store)
@@ -64,18 +58,25 @@ def undisturbed(tiny_profile: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def killed(profile: Path, folder: Path, after: int, wait: float) -> tuple[int, int]:
     """Kills a run once ``after`` batches are kept and ``wait`` seconds more; answers kept, and of the last batch."""
-    process = child(PROGRAM, profile, folder)
-    assert process.stdout
+    reading, writing = os.pipe()
+    if not (process := os.fork()):  # torch is imported and stands: a process of its own would take seconds to begin
+        try:
+            with os.fdopen(writing, "w", encoding="utf-8") as out:
+                evaluate(profile, folder, lambda *words: print(*words, file=out, flush=True))
+        finally:
+            os._exit(0)
+    os.close(writing)
     said: list[str] = []
-    for line in process.stdout:
-        said.append(line)
-        if sum(text.startswith("kept") for text in said) >= after:
-            break
-    time.sleep(wait)
-    process.send_signal(signal.SIGKILL)
-    said += process.communicate()[0].splitlines(keepends=True)
+    with os.fdopen(reading, encoding="utf-8") as lines:
+        for line in lines:
+            said.append(line)
+            if sum(text.startswith("kept") for text in said) >= after:
+                break
+        time.sleep(wait)
+        os.kill(process, signal.SIGKILL)
+        said += lines
+    os.waitpid(process, 0)
     said = [line for line in said if line.endswith("\n")]
-    assert said, "it did not begin"
     begun = [int(line.split()[1]) for line in said if line.startswith("batch")]
     kept = sum(line.startswith("kept") for line in said)
     assert len(begun) - kept in (0, 1)
@@ -89,7 +90,7 @@ def check(profile: Path, folder: Path, undisturbed: tuple[dict[str, object], int
     for seed in seeds:
         random, place = Random(seed), folder / str(seed)
         place.mkdir()
-        kept, last = killed(profile, place, random.randrange(0, 40), random.uniform(0, 0.1))
+        kept, last = killed(profile, place, random.randrange(1, 30), random.uniform(0, 0.05))
         cells, added = evaluate(profile, place)
         assert json.dumps(cells, sort_keys=True) == before
         # All that was kept is not asked again; of the batch that was being written all is there or nothing.

@@ -147,6 +147,69 @@ def test_hooks_on_a_variant_do_not_reach_the_expert(experts_of):
     assert called == [1]
 
 
+def bytes_of(assembler: Assembler, plan: Plan) -> int:
+    """What a plan's computed tensors take by themselves."""
+    alone = Assembler(assembler._experts)
+    alone.build(plan)
+    return alone.held_bytes
+
+
+def soup(share: float) -> Plan:
+    return Soup((share, 1 - share)).plan(LAYERS)
+
+
+@TIED
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_computed_slots_stay_within_their_budget(architecture, tied, experts_of):
+    experts = experts_of(architecture, tied)
+    mixed = soup(0.1).mixes[0][1]
+    plans = [soup(share) for share in (0.2, 0.4, 0.6, 0.8)] + [LayerSwap().plan(LAYERS), Ties().plan(LAYERS)]
+    # Tied names that are filled differently: the head alone is an average.
+    plans += [Plan.of(LAYERS, dict(Expert(name).plan(LAYERS).mixes) | {"head": mixed}) for name in ("math", "base")]
+    free = Assembler(experts)
+    expected = [free.build(plan)(IDS).logits for plan in plans]
+    sizes = [bytes_of(free, plan) for plan in plans]
+    largest = max(sizes)
+    for budget in (0, 2 * largest):
+        assembler = Assembler(experts, budget)
+        for plan, size, logits in [*zip(plans, sizes, expected, strict=True)] * 2:
+            assert torch.equal(assembler.build(plan)(IDS).logits, logits)
+            assert assembler.held_bytes <= max(budget, size)
+    assert free.held_bytes > 2 * largest
+
+
+def test_what_no_variant_has_used_for_longest_goes_first(experts_of):
+    experts = experts_of("llama", False)
+    size = bytes_of(Assembler(experts), soup(0.2))
+    assembler = Assembler(experts, 2 * size)
+    first, second = (assembler.build(soup(share)) for share in (0.2, 0.4))
+    assert assembler.build(soup(0.2)).model.layers[3] is first.model.layers[3]  # used again
+    assembler.build(soup(0.6))
+    assert assembler.held_bytes == 2 * size
+    assert assembler.build(soup(0.2)).model.layers[3] is first.model.layers[3]
+    again = assembler.build(soup(0.4))
+    assert again.model.layers[3] is not second.model.layers[3]
+    assert torch.equal(again(IDS).logits, second(IDS).logits)  # a variant in use keeps what it has
+
+
+def test_a_head_that_is_averaged_apart_from_tied_embeddings_is_let_go(experts_of):
+    experts = experts_of("llama", True)
+    heads = [soup(share).mixes[0][1] for share in (0.2, 0.4, 0.6)]
+    assembler = Assembler(experts, 0)
+    for mix in heads:
+        assembler.build(Plan.of(LAYERS, dict(Expert("math").plan(LAYERS).mixes) | {"head": mix}))
+        assert assembler.held_bytes == experts["math"].model.get_input_embeddings().weight.numel() * 4
+    assembler.build(Expert("math").plan(LAYERS))
+    assert assembler.held_bytes == 0
+
+
+def test_one_layer_is_a_list_of_the_variants_own():
+    experts = tiny_experts("llama", False, num_hidden_layers=1)
+    variant = Assembler(experts).build(LayerSwap(outer="language", bottom=0, top=0, transition=0).plan(1))
+    assert variant.model.layers is not experts["math"].model.model.layers
+    assert variant.model.layers[0] is experts["math"].model.model.layers[0]
+
+
 def test_whole_model_trimming_uses_one_threshold(experts_of):
     experts = experts_of("llama", True)
     variant = Assembler(experts).build(Ties(0.1, {"math": 1.0}, trim="model").plan(LAYERS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,3 +65,19 @@ def ablate(
 def latest(pytester: pytest.Pytester) -> Callable[[], RunResult]:
     """The results of the newest report below the session's folder."""
     return lambda: read_results(pytester.path / "reports" / "latest")
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many variants every sweep has computed."""
+    from harness.evaluation.sweep import Sweeper
+
+    found: list[int] = []
+    scores = Sweeper.scores
+
+    def noting(self: Any, columns: Any, variants: Any, *rest: Any) -> None:
+        found.append(len(variants))
+        scores(self, columns, variants, *rest)
+
+    monkeypatch.setattr(Sweeper, "scores", noting)
+    return found
