@@ -56,7 +56,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int, int]]:
 
 
 def variants_of(grid: Grid, recipes: Sequence[Any] = RECIPES) -> list[Any]:
-    return [grid._variant(recipe.plan(4, grid.settings.profile.sizes)) for recipe in recipes]
+    grid.load(grid.settings.profile.experts)  # as a sweep does, before threads build variants
+    return [grid.variants.variant(recipe.plan(4, grid.settings.profile.sizes)) for recipe in recipes]
 
 
 def scores_of(
