@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from harness.versions import version_of
+
 _PACKAGE = Path(__file__).parent
 
 
@@ -41,7 +43,7 @@ def kept(cache: Cache | None, kind: str, key: Callable[[], str], make: Callable[
 
 def key_of(value: object, *packages: str) -> str:
     """SHA-256 (hex) of a JSON-like value, of this package's source, and of the versions of ``packages``."""
-    known = {package: _version(package) for package in packages}
+    known = {package: version_of(package) for package in packages}
     text = json.dumps([value, known, sys.version_info[:2], source_digest()], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -56,13 +58,3 @@ def source_digest(folder: Path = _PACKAGE) -> str:
             data = path.read_bytes()
             digest.update(f"{name}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()
-
-
-@lru_cache(maxsize=32)
-def _version(package: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

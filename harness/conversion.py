@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -13,6 +12,7 @@ from filelock import FileLock
 
 from harness.errors import LayerswapError
 from harness.files import atomic_folder, cache_folder
+from harness.versions import version_of
 
 
 def weights_folder(name: str, facts: object) -> Path:
@@ -53,7 +53,7 @@ def converted(file: Path, dtype: str = "float32", make: bool = True) -> Path | N
     dtype = "bfloat16" if dtype == "auto" else dtype
     seen = file.stat()
     target = weights_folder(
-        file.stem, [str(file.resolve()), seen.st_size, seen.st_mtime_ns, dtype, _version("transformers")]
+        file.stem, [str(file.resolve()), seen.st_size, seen.st_mtime_ns, dtype, version_of("transformers")]
     )
     if target.is_dir():
         return target
@@ -89,10 +89,3 @@ def _convert(file: Path, dtype: str, target: Path) -> None:
     with atomic_folder(target, flush=False) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

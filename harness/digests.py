@@ -11,32 +11,24 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import harness
+from harness.cache import Cache
 from harness.errors import LayerswapError
 from harness.experts import Digested, config_digest, folder_digest
 from harness.files import cache_folder, replace_text
 from harness.merging.headers import INDEX, WEIGHTS, Range, read_folder
 from harness.merging.layout import known_places, raw_config
 from harness.plan import slot_names
+from harness.versions import version_of
 
 _BLOCK = 1 << 20
 _SLOTS, _FOLDER = "slot-digests", "folder-digest"
 
 
-class DigestCache(Protocol):
-    """Where digests are kept: text by kind and key."""
-
-    def document(self, kind: str, key: str) -> str | None:
-        """The text that was added under a kind and key, or None."""
-
-    def add_document(self, kind: str, key: str, text: str) -> None:
-        """Keeps ``text``."""
-
-
 class FileCache:
-    """A :class:`DigestCache` of a small file for each text, in ``folder``; without the right to write it keeps none."""
+    """A :class:`Cache` of a small file for each text, in ``folder``; without the right to write it keeps none."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -66,9 +58,7 @@ class Digests(NamedTuple):
     config_digest: str
 
 
-def slot_digests(
-    path: Path, dtype: str, base_path: Path | None = None, cache: DigestCache | None = None
-) -> Digests | None:
+def slot_digests(path: Path, dtype: str, base_path: Path | None = None, cache: Cache | None = None) -> Digests | None:
     """The digests that :func:`harness.experts.load_expert` would find, from ``cache`` or else from the files.
 
     None if that takes loading: for adapters, for another dtype than the stored one, for architectures that
@@ -85,14 +75,14 @@ def slot_digests(
     return found
 
 
-def remember(path: Path, dtype: str, base_path: Path | None, cache: DigestCache, expert: Digested) -> None:
+def remember(path: Path, dtype: str, base_path: Path | None, cache: Cache, expert: Digested) -> None:
     """Keeps the digests of an expert that has been loaded from ``path`` in ``dtype``."""
     key = _key(path, dtype, base_path)
     if key is not None:
         cache.add_document(_SLOTS, key, _to_json(Digests(expert.slot_digests, expert.config_digest)))
 
 
-def start_folder_digest(path: Path, cache: DigestCache | None = None) -> Callable[[], str]:
+def start_folder_digest(path: Path, cache: Cache | None = None) -> Callable[[], str]:
     """What gives :func:`harness.experts.folder_digest` of ``path``: known from ``cache``, or computed from now on.
 
     Every byte of a checkpoint is read for it, so a thread does that while the caller does something else.
@@ -143,14 +133,14 @@ def _key(path: Path, dtype: str, base_path: Path | None) -> str | None:
         return None
     if not dtype:  # of a folder's bytes
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
-    versions = [harness.__version__, _version("transformers"), _version("peft") if len(folders) > 1 else ""]
+    versions = [harness.__version__, version_of("transformers"), version_of("peft") if len(folders) > 1 else ""]
     return hashlib.sha256(json.dumps([files, dtype, versions]).encode()).hexdigest()
 
 
 def _from_files(path: Path, dtype: str) -> Digests | None:
     config = raw_config(path)
     # transformers writes what differs from its defaults: only the same version's file says the same as what it loads.
-    if config is None or config.get("transformers_version") != _version("transformers"):
+    if config is None or config.get("transformers_version") != version_of("transformers"):
         return None
     if (path / WEIGHTS).is_file() == (path / INDEX).is_file():
         return None
@@ -192,15 +182,6 @@ def _digest(tensors: list[Range]) -> str:
                 if not left:
                     break
     return digest.hexdigest()
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _to_json(digests: Digests) -> str:

@@ -14,9 +14,11 @@ from harness.errors import LayerswapError
 
 def cache_folder() -> Path:
     """Where this user's runs keep things: the folder that LAYERSWAP_CACHE names, else one in the system's caches."""
-    folder = os.environ.get("LAYERSWAP_CACHE")
-    system = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(folder).expanduser() if folder else Path(system) / "pytest-layerswap"
+    if folder := os.environ.get("LAYERSWAP_CACHE"):
+        return Path(folder).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("pytest-layerswap")
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -32,6 +32,7 @@ from harness.reporting.results import (
     case_from_dict,
     case_to_dict,
 )
+from harness.versions import versions_of
 
 COMPARATORS = {
     "base": "method/base",
@@ -178,7 +179,7 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
         cases=tuple(replace(c, columns={k: c.columns[k] for k in profile.columns if k in c.columns}) for c in found),
         comparators={label: case_id for label, case_id in COMPARATORS.items() if case_id in present},
         experts={expert: digests[expert] for expert in profile.experts if expert in digests},
-        versions=versions(),
+        versions=versions_of(PACKAGES),
         header=header,
         provenance={**sources, "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC", **_shared_work(facts)},
         seconds=seconds,
@@ -232,16 +233,3 @@ def provenance(result: RunResult) -> dict[str, str]:
     """Where the scores of a run came from, for whoever reads them later."""
     weights = {f"weights of {name}": digest[:16] for name, digest in result.experts.items()}
     return {"device": result.header["device"], **weights, **result.versions}
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that make numbers, without importing them."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    known = {}
-    for package in PACKAGES:
-        try:
-            known[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return known

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import importlib.metadata
 from dataclasses import replace
 
 import pytest
 
-from harness import cache
+from harness import cache, versions
 from harness.cache import kept, key_of, source_digest
 from harness.evaluation.scores import Sample
 from harness.gating import corpus, resampling
@@ -57,10 +56,10 @@ def test_a_key_changes_with_value_versions_and_source(monkeypatch):
     assert key_of(["b"], "numpy") != key
     assert key_of(["a"]) != key
     with monkeypatch.context() as patch:
-        cache._version.cache_clear()
-        patch.setattr(importlib.metadata, "version", lambda package: "0")
+        versions.version_of.cache_clear()
+        patch.setattr(versions, "version", lambda package: "0")
         assert key_of(["a"], "numpy") != key
-    cache._version.cache_clear()
+    versions.version_of.cache_clear()
     monkeypatch.setattr(cache, "source_digest", lambda: "edited")
     assert key_of(["a"], "numpy") != key
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
+from harness.cache import Cache
 from harness.evaluation.scores import Samples, Score
 
 CELL, COLUMNS = "cell", "columns"
@@ -29,22 +30,12 @@ class Cell:
     peak_bytes: int = 0
 
 
-class Documents(Protocol):
-    """Where texts are kept by kind and key."""
-
-    def document(self, kind: str, key: str) -> str | None:
-        """The text that was added under a kind and key, or None."""
-
-    def add_document(self, kind: str, key: str, text: str) -> None:
-        """Keeps ``text``."""
-
-
 def key_of(edition: str, identity: str = "") -> str:
     """What a variant's cell is kept under, or an edition's columns."""
     return hashlib.sha256(f"{edition} {identity}".encode()).hexdigest()
 
 
-def keep_cell(store: Documents, edition: str, cell: Cell) -> None:
+def keep_cell(store: Cache, edition: str, cell: Cell) -> None:
     """Keeps ``cell``; its prompts and targets are kept once for the edition."""
     if store.document(COLUMNS, key_of(edition)) is None:
         shared = [
@@ -80,7 +71,7 @@ def keep_cell(store: Documents, edition: str, cell: Cell) -> None:
 class CellReader:
     """Reads kept cells; what an edition's variants have in common is read once."""
 
-    def __init__(self, store: Documents) -> None:
+    def __init__(self, store: Cache) -> None:
         self._store = store
         self._shared: dict[str, Sequence[Mapping[str, Any]]] = {}
         self._known: dict[tuple[str, str], Cell] = {}

@@ -86,6 +86,14 @@ class _Answer:
     prompt: tuple[int, ...]
     tokens: list[int]
     ending: Ending
+    ended: bool = False
+
+    def add(self, token: int) -> bool:
+        """Goes on with ``token`` unless it has ended, and may still be in its batch; whether there is more to come."""
+        if not self.ended:
+            self.tokens.append(token)
+            self.ended = self.ending.ended(self.tokens)
+        return not self.ended
 
     @property
     def given(self) -> tuple[int, ...]:
@@ -180,13 +188,7 @@ def _decode(model: Any, answers: list[_Answer], prefix: _Prefix, pad: int) -> No
             )
             cache = output.past_key_values
             chosen = output.logits[:, -1].argmax(-1)
-            going = []
-            for i, (answer, token) in enumerate(zip(active, chosen.tolist(), strict=True)):
-                if answer.ending.ended(answer.tokens) and answer.tokens:
-                    continue  # ended before, still in the batch
-                answer.tokens.append(token)
-                if not answer.ending.ended(answer.tokens):
-                    going.append(i)
+            going = [i for i, (a, token) in enumerate(zip(active, chosen.tolist(), strict=True)) if a.add(token)]
             if not going:
                 return
             ids, mask, positions = chosen[:, None], _one_more(mask), positions[:, -1:] + 1

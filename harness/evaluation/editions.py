@@ -5,25 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.evaluation.data import data_files
+from harness.versions import versions_of
 
 if TYPE_CHECKING:
     from harness.evaluation.grid import Settings
 
 _LIBRARIES = ("lm-eval", "transformers", "tokenizers", "torch", "datasets", "sacrebleu", "jinja2")
 # What decides a model's answer to a request, beside the libraries.
-_ENGINE = ("decoding.py", "engine.py", "requests.py", "sharing.py", "trees.py", "workers.py")
+_ENGINE = ("decoding.py", "engine.py", "requests.py", "sharing.py", "trees.py", "trials.py", "workers.py")
 
 
 def engine_digest(settings: Settings) -> str:
     """Of all that decides the answer to a request beside the weights: code, libraries, device, batch size."""
     facts = {
         "code": _files_digest(Path(__file__).with_name(name) for name in _ENGINE),
-        "libraries": _versions(),
+        "libraries": versions_of(_LIBRARIES),
         "device": settings.device.partition(":")[0],
         "batch size": settings.profile.batch_size,
         "tokenizer": _tokenizer(settings),
@@ -68,16 +68,6 @@ def _tokenizer(settings: Settings) -> str:
     folder = settings.profile.expert_path("base")
     names = ("*token*", "*vocab*", "merges.txt", "*.model", "config.json", "generation_config.json")
     return _files_digest(sorted({path for name in names for path in folder.glob(name) if path.is_file()}))
-
-
-def _versions() -> dict[str, str]:
-    known = {}
-    for name in _LIBRARIES:
-        try:
-            known[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return known
 
 
 def _files_digest(paths: Iterable[Path]) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from harness.evaluation.decoding import Ending, Limits, greedy
 from harness.evaluation.requests import Request
 from harness.evaluation.sharing import Held, Step, Tensors, Variant, forward, itinerary
-from harness.evaluation.trees import Batch, Cost, Row, batches, draft_tree, pack
+from harness.evaluation.trees import Batch, Cost, Row, Wanted, batches, cut, draft_tree, pack
 from harness.evaluation.workers import Emit, run_all
 
 if TYPE_CHECKING:
@@ -190,15 +190,15 @@ class Engine:
         self,
         variants: Sequence[Variant],
         rows: Sequence[Row],
-        wanted: Callable[[tuple[int, ...], int], tuple[int, ...]],
+        wanted: Wanted,
         reader: Callable[[Batch, Mapping[tuple[int, int], int]], Read],
         keep: Keep,
     ) -> None:
         """Every batch through every variant. ``wanted`` gives the nodes of a sequence's path whose logits are read."""
         config = variants[0].build().config.get_text_config()
         prepared = []
-        for batch in self._cut(batches(rows, self.sizes.rows, self.sizes.tokens), config.vocab_size, wanted):
-            picked = [(i, node) for i, row in enumerate(batch.rows) for node in _nodes(row, wanted)]
+        for batch in cut(batches(rows, self.sizes.rows, self.sizes.tokens), LOGITS // config.vocab_size, wanted):
+            picked = [(i, node) for i, row in enumerate(batch.rows) for node in row.nodes(wanted)]
             where = {place: number for number, place in enumerate(picked)}
             prepared.append((batch, Tensors(batch, picked, self.pad, self.device), reader(batch, where)))
         for group in self._groups(prepared, config.hidden_size):
@@ -237,24 +237,6 @@ class Engine:
             size += needed
         if group:
             yield group
-
-    def _cut(self, found: Iterator[Batch], vocabulary: int, wanted: Callable[..., tuple[int, ...]]) -> Iterator[Batch]:
-        """Batches cut so that their logits fit."""
-        for batch in found:
-            part: list[Row] = []
-            size = 0
-            for row in batch.rows:
-                count = len(_nodes(row, wanted)) * vocabulary
-                if part and size + count > LOGITS:
-                    yield Batch(tuple(part))
-                    part, size = [], 0
-                part.append(row)
-                size += count
-            yield Batch(tuple(part))
-
-
-def _nodes(row: Row, wanted: Callable[[tuple[int, ...], int], tuple[int, ...]]) -> list[int]:
-    return list(dict.fromkeys(node for index, path in row.paths.items() for node in wanted(path, index)))
 
 
 def _sums(logits: Tensor, places: list[int], tokens: list[int], owners: list[int]) -> list[tuple[float, bool]]:

@@ -92,7 +92,6 @@ class Encoder:
         self._lm = Recording(pretrained=model, tokenizer=tokenizer, batch_size=1, add_bos_token=False)
         self.tokenizer = tokenizer
         self._generation = getattr(model, "generation_config", None)
-        self._known: dict[Any, Request] = {}
 
     @cached_property
     def plain(self) -> bool:

@@ -6,7 +6,6 @@ its answer. An entry that does not pass its checksum is not there. What it is an
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,21 +16,17 @@ from uuid import uuid4
 from harness.evaluation.store_file import StoreFile
 from harness.evaluation.store_schema import Trouble, reading, transaction, trouble
 from harness.evaluation.stored import document_place, key_of, pack, response_place, run_of, seal, unpack, unseal
+from harness.files import cache_folder
 
 FILE_NAME = "responses-v1.sqlite"
-FOLDER_VARIABLE = "LAYERSWAP_CACHE"
 AT_ONCE = 900  # requests a query: older SQLites take 999 parameters
 LONGEST = 500_000_000  # bytes of one document: SQLite takes twice as many
 T = TypeVar("T")
 
 
 def default_path() -> Path:
-    """The store of this user: in the folder that LAYERSWAP_CACHE names, else in the system's folder for caches."""
-    if folder := os.environ.get(FOLDER_VARIABLE):
-        return Path(folder).expanduser() / FILE_NAME
-    import platformdirs
-
-    return platformdirs.user_cache_path("pytest-layerswap") / FILE_NAME
+    """The store of this user."""
+    return cache_folder() / FILE_NAME
 
 
 def today() -> int:

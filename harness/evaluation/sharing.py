@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from harness.evaluation.trees import Batch, Cost, pack
+from harness.evaluation.trees import Batch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -183,24 +184,16 @@ def _wrapped(model: Any, prefix: str, batch: Tensors, held: Held, step: Step) ->
 
 
 def _place(model: Any, module: Any) -> tuple[Any, str]:
-    path = _PLACES.get(type(model))
-    if path is None or _at(model, path) is not module:
-        path = next(name for name, other in model.named_modules(remove_duplicate=False) if other is module)
-        _PLACES[type(model)] = path
+    """The module that holds ``module``, and under which name: nearly always the model itself."""
+    own = next((name for name, child in model.named_children() if child is module), None)
+    if own is not None:
+        return model, own
+    path = next(name for name, other in model.named_modules(remove_duplicate=False) if other is module)
     parent, _, name = path.rpartition(".")
     return model.get_submodule(parent), name
 
 
-def _at(model: Any, path: str) -> Any:
-    try:
-        return model.get_submodule(path)
-    except AttributeError:
-        return None
-
-
-_PLACES: dict[type, str] = {}  # where models of a class have their head: looking for it takes milliseconds
-
-
+@cache
 def _memo() -> Any:
     from torch import nn
 
@@ -228,6 +221,7 @@ def _memo() -> Any:
     return Memo
 
 
+@cache
 def _picker() -> Any:
     from torch import nn
 
@@ -247,20 +241,6 @@ def _picker() -> Any:
     return Picker
 
 
-def can_branch(model: Any, prefix: str, device: str) -> bool:
-    """Whether ``model`` scores each path of a branching row as if it stood alone: tried on a few tokens."""
-    stem = list(range(1, 9))
-    sequences = [[*stem, 10, 11, 12], [*stem, 13, 14], [*stem, 10, 15]]
-    try:
-        if has_other_windows(model.config):
-            return False
-        branched = _trial(model, prefix, device, pack(sequences, Cost(1.0)), len(sequences))
-        apart = _trial(model, prefix, device, pack(sequences), len(sequences))
-    except Exception:  # whatever a model's own code raises: it was not written for such rows
-        return False
-    return all(_close(a, b) for a, b in zip(branched, apart, strict=True))
-
-
 def has_other_windows(config: Any) -> bool:
     """Whether layers see a part of the text only, in a way that :meth:`Tensors.masks` does not know."""
     text = config.get_text_config()
@@ -269,51 +249,3 @@ def has_other_windows(config: Any) -> bool:
     known = ("sliding_window", "use_sliding_window", "max_window_layers")
     found = {key: value for key, value in text.to_dict().items() if "window" in key or "chunk" in key}
     return any(type(v) is int and v > 0 and k not in known and "pattern" not in k for k, v in found.items())
-
-
-def can_score(model: Any, prefix: str, device: str) -> bool:
-    """Whether ``model`` gives its own logits when its layers and its head are wrapped: tried on a few tokens."""
-    import torch
-
-    sequence = [1, 2, 3, 4, 5, 6]
-    try:
-        (found,) = _trial(model, prefix, device, pack([sequence]), 1)
-        with torch.inference_mode():
-            plain = model(input_ids=torch.tensor([sequence], device=device), use_cache=False).logits[0]
-        return _close(found, plain)
-    except Exception:  # as above
-        return False
-
-
-def can_share(model: Any, prefix: str, device: str) -> bool:
-    """Whether ``model`` gives the same logits when its lower layers' result is held: tried on a few tokens."""
-    layers = len(model.get_submodule(prefix.rstrip(".")))
-    depths = sorted({1, layers // 2, layers - 1} - {0})
-    variant = Variant("", (), lambda: model)
-    batch = Batch(tuple(sorted(pack([[1, 2, 3, 4, 5, 6], [7, 8, 9]]), key=len, reverse=True)))
-    tensors = Tensors(batch, [(0, 5), (1, 2)], 0, device)
-    held = Held()
-    try:
-        first = forward(model, prefix, tensors, held, Step(variant, 0, tuple(depths)))
-        others = [forward(model, prefix, tensors, held, Step(variant, depth, tuple(depths))) for depth in depths]
-    except Exception:  # as above
-        return False
-    return all(bool((first == other).all()) for other in others)
-
-
-def _trial(model: Any, prefix: str, device: str, rows: Sequence[Any], count: int) -> list[Any]:
-    """Logits along every path."""
-    found: dict[int, Any] = {}
-    step = Step(Variant("", (), lambda: model), 0, ())
-    for row in rows:
-        picked = [(0, node) for node in range(len(row))]
-        logits = forward(model, prefix, Tensors(Batch((row,)), picked, 0, device), Held(), step)
-        found.update({number: logits[list(path)] for number, path in row.paths.items()})
-    return [found[number] for number in range(count)]
-
-
-def _close(a: Any, b: Any) -> bool:
-    import torch
-
-    within = 1e-4 if a.dtype == torch.float32 else 5e-2
-    return bool((a - b).abs().max() <= within * b.abs().max())

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from harness.evaluation.engine import Counts, Engine, Sizes, cost_of
 from harness.evaluation.memory import keep_pages
 from harness.evaluation.requests import Encoder, Request
-from harness.evaluation.sharing import Variant, can_branch, can_score, can_share
+from harness.evaluation.sharing import Variant
+from harness.evaluation.trials import can_branch, can_score, can_share
 from harness.evaluation.workers import threads_per_operation
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ class Sweeper:
             scores: list[Score] = []
             for column in columns:
                 shares = (column.share(whole, score) for whole, score in zip(columns, scores, strict=False))
-                given = answers.get(id(column), {}).get(variant.identity)
-                scores.append(next((s for s in shares if s), None) or column.score(given() if given else []))
+                shared = next((share for share in shares if share), None)
+                scores.append(shared or column.score(answers[id(column)][variant.identity]()))
             done(variant.identity, tuple(scores))
 
     def _answers(
@@ -114,10 +115,14 @@ class Sweeper:
         )
 
     @cached_property
-    def _can_score(self) -> bool:
+    def _prefix(self) -> str:
         from harness.experts import layers_prefix
 
-        return can_score(self.example.model, layers_prefix(self.example.model), self.device)
+        return layers_prefix(self.example.model)
+
+    @cached_property
+    def _can_score(self) -> bool:
+        return can_score(self.example.model, self._prefix, self.device)
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -127,10 +132,7 @@ class Sweeper:
     def _engine(self) -> Engine:
         import torch
 
-        from harness.experts import layers_prefix
-
         model = self.example.model
-        prefix = layers_prefix(model)
         config = model.config.get_text_config()
         width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
         sizes = Sizes(self.rows, held_bytes=self.memory)
@@ -145,12 +147,12 @@ class Sweeper:
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         return Engine(
             self.tokenizer,
-            prefix,
+            self._prefix,
             pad,
             self.device,
             sizes,
-            cost_of(model) if can_branch(model, prefix, self.device) else None,
-            can_share(model, prefix, self.device),
+            cost_of(model) if can_branch(model, self._prefix, self.device) else None,
+            can_share(model, self._prefix, self.device),
             self.counts,
         )
 

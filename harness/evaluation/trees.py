@@ -7,8 +7,10 @@ question and several drafts of one answer are all such beginnings. Pure: no torc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+Wanted = Callable[[tuple[int, ...], int], tuple[int, ...]]  # of a sequence's path and number: nodes to be read
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Row:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def nodes(self, wanted: Wanted) -> list[int]:
+        """The nodes that are ``wanted`` of the paths of all sequences, each once."""
+        return list(dict.fromkeys(node for number, path in self.paths.items() for node in wanted(path, number)))
 
     @property
     def is_chain(self) -> bool:
@@ -178,6 +184,21 @@ def batches(rows: Sequence[Row], most_rows: int, most_tokens: int) -> Iterator[B
             count = max(1, min(most_rows, most_tokens // len(chosen[start])))
             yield Batch(tuple(chosen[start : start + count]))
             start += count
+
+
+def cut(found: Iterable[Batch], most: int, wanted: Wanted) -> Iterator[Batch]:
+    """Batches cut so that at most ``most`` nodes are wanted of one, or of a row that has more, of it alone."""
+    for batch in found:
+        part: list[Row] = []
+        size = 0
+        for row in batch.rows:
+            count = len(row.nodes(wanted))
+            if part and size + count > most:
+                yield Batch(tuple(part))
+                part, size = [], 0
+            part.append(row)
+            size += count
+        yield Batch(tuple(part))
 
 
 def draft_tree(prompt: Sequence[int], drafts: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness
-from harness.digests import DigestCache, start_folder_digest
+from harness.cache import Cache
+from harness.digests import start_folder_digest
 from harness.errors import LayerswapError
 from harness.files import atomic_folder
 from harness.merging.arithmetic import merge_tensor, task_vector, threshold
@@ -51,7 +52,7 @@ def write_checkpoint(
     out: str | Path,
     recipe_text: str = "",
     dtype: str = "auto",
-    cache: DigestCache | None = None,
+    cache: Cache | None = None,
     flush: bool = True,
 ) -> Path:
     """Writes ``plan``'s variant to the new folder ``out`` and returns it.

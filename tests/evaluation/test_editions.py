@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from harness import versions
 from harness.evaluation import editions
 from harness.evaluation.editions import built_edition, edition, engine_digest
 from harness.evaluation.embedded import TASKS
@@ -121,8 +123,11 @@ def test_a_new_task_file_changes_it(profile):
 
 def test_the_versions_of_the_libraries_count(profile, monkeypatch):
     before = of(profile)
-    monkeypatch.setattr(editions, "version", lambda name: "9.9")
-    after = of(profile)
+    versions.version_of.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(versions, "version", lambda name: "9.9")
+        after = of(profile)
+    versions.version_of.cache_clear()
     assert after[0] != before[0]
     assert after[1] != before[1]
 
@@ -145,3 +150,12 @@ def test_stock_tasks_are_known_by_their_prompts_once_they_are_built(tiny_profile
         assert built_edition(stock, [other]) != before
     assert built_edition(replace(stock, limit=4), columns) != before
     assert built_edition(replace(stock, dtype="bfloat16"), columns) != before
+
+
+def test_answers_are_known_by_all_code_that_makes_them() -> None:
+    folder = Path(editions.__file__).parent
+    imported = re.compile(r"from harness\.evaluation\.(\w+) import")
+    found = {
+        f"{name}.py" for module in editions._ENGINE for name in imported.findall((folder / module).read_text("utf-8"))
+    }
+    assert {"trees.py", "sharing.py"} < found <= set(editions._ENGINE)

@@ -10,8 +10,9 @@ import pytest
 from harness.errors import LayerswapError
 from harness.evaluation.engine import Engine, Sizes, _walk, anchor, cost_of
 from harness.evaluation.requests import Encoder, Request, Stop
-from harness.evaluation.sharing import Variant, can_branch, can_share, layer_calls
+from harness.evaluation.sharing import Variant, layer_calls
 from harness.evaluation.trees import Cost
+from harness.evaluation.trials import can_branch, can_share
 from harness.experts import layers_prefix
 from tests.evaluation.architectures import MODELS, RECIPES, experts_of, model_of, variants_of
 from tests.evaluation.asking import answered, choices, encoded, instance, questions, words

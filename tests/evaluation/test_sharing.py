@@ -12,14 +12,13 @@ from harness.evaluation.sharing import (
     Step,
     Tensors,
     Variant,
-    can_branch,
-    can_share,
     forward,
     has_other_windows,
     itinerary,
     layer_calls,
 )
 from harness.evaluation.trees import Cost, batches, pack
+from harness.evaluation.trials import can_branch, can_share
 from harness.experts import layers_prefix
 from tests.evaluation.architectures import BRANCHING, MODELS, close, config_of, logits_of, model_of, variants_of
 

@@ -187,7 +187,7 @@ def test_a_model_that_cannot_be_wrapped_is_left_to_lm_eval(grid, columns, asked,
     plain = scores_of(grid._sweeper, columns["mmlu"], variants)
     assert asked
     asked.clear()
-    monkeypatch.setattr("harness.evaluation.sharing.forward", lambda *_: 1 / 0)
+    monkeypatch.setattr("harness.evaluation.trials.forward", lambda *_: 1 / 0)
     other = replace(grid._sweeper, _requests={})
     (score,), (own,) = (found[variants[0].identity] for found in (scores_of(other, columns["mmlu"], variants), plain))
     assert score.values == own.values

@@ -1,0 +1,71 @@
+"""What may be done with a model whose code nobody here knows: found out on a few tokens, before it is relied on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.evaluation.sharing import Held, Step, Tensors, Variant, forward, has_other_windows
+from harness.evaluation.trees import Batch, Cost, pack
+
+
+def can_branch(model: Any, prefix: str, device: str) -> bool:
+    """Whether ``model`` scores each path of a branching row as if it stood alone: tried on a few tokens."""
+    stem = list(range(1, 9))
+    sequences = [[*stem, 10, 11, 12], [*stem, 13, 14], [*stem, 10, 15]]
+    try:
+        if has_other_windows(model.config):
+            return False
+        branched = _trial(model, prefix, device, pack(sequences, Cost(1.0)), len(sequences))
+        apart = _trial(model, prefix, device, pack(sequences), len(sequences))
+    except Exception:  # whatever a model's own code raises: it was not written for such rows
+        return False
+    return all(_close(a, b) for a, b in zip(branched, apart, strict=True))
+
+
+def can_score(model: Any, prefix: str, device: str) -> bool:
+    """Whether ``model`` gives its own logits when its layers and its head are wrapped: tried on a few tokens."""
+    import torch
+
+    sequence = [1, 2, 3, 4, 5, 6]
+    try:
+        (found,) = _trial(model, prefix, device, pack([sequence]), 1)
+        with torch.inference_mode():
+            plain = model(input_ids=torch.tensor([sequence], device=device), use_cache=False).logits[0]
+        return _close(found, plain)
+    except Exception:  # as above
+        return False
+
+
+def can_share(model: Any, prefix: str, device: str) -> bool:
+    """Whether ``model`` gives the same logits when its lower layers' result is held: tried on a few tokens."""
+    layers = len(model.get_submodule(prefix.rstrip(".")))
+    depths = sorted({1, layers // 2, layers - 1} - {0})
+    variant = Variant("", (), lambda: model)
+    batch = Batch(tuple(sorted(pack([[1, 2, 3, 4, 5, 6], [7, 8, 9]]), key=len, reverse=True)))
+    tensors = Tensors(batch, [(0, 5), (1, 2)], 0, device)
+    held = Held()
+    try:
+        first = forward(model, prefix, tensors, held, Step(variant, 0, tuple(depths)))
+        others = [forward(model, prefix, tensors, held, Step(variant, depth, tuple(depths))) for depth in depths]
+    except Exception:  # as above
+        return False
+    return all(bool((first == other).all()) for other in others)
+
+
+def _trial(model: Any, prefix: str, device: str, rows: Sequence[Any], count: int) -> list[Any]:
+    """Logits along every path."""
+    found: dict[int, Any] = {}
+    step = Step(Variant("", (), lambda: model), 0, ())
+    for row in rows:
+        picked = [(0, node) for node in range(len(row))]
+        logits = forward(model, prefix, Tensors(Batch((row,)), picked, 0, device), Held(), step)
+        found.update({number: logits[list(path)] for number, path in row.paths.items()})
+    return [found[number] for number in range(count)]
+
+
+def _close(a: Any, b: Any) -> bool:
+    import torch
+
+    within = 1e-4 if a.dtype == torch.float32 else 5e-2
+    return bool((a - b).abs().max() <= within * b.abs().max())
