@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from harness.evaluation.cells import Cell, keep_cell
@@ -47,20 +48,33 @@ def parts(profile: Profile, benchmark: str) -> tuple[Part, ...]:
 
 
 def average(name: str, scores: Sequence[Score]) -> Score:
-    """All documents of several columns as one: every document weighs the same."""
+    """The documents of several columns as one column; one that several have counts once, with its mean over them.
+
+    So answers of several pairs to one document are not taken for independent ones.
+    """
     first = scores[0]
     facts = {key: " + ".join(dict.fromkeys(s.fingerprint.get(key, "") for s in scores)) for key in first.fingerprint}
-    samples: list[Sample] = [sample for score in scores for sample in score.samples]
+    found: dict[str, list[tuple[float, str, Sample | None]]] = {}
+    for score in scores:
+        for i, (document, value) in enumerate(zip(score.documents, score.values, strict=True)):
+            found.setdefault(document, []).append((value, score.column, score.samples[i] if score.samples else None))
     return replace(
         first,
         column=name,
-        # Two pairs may answer the same documents.
-        documents=tuple(_digest(s.column, document)[:12] for s in scores for document in s.documents),
-        values=tuple(value for score in scores for value in score.values),
+        graded=first.graded or any(len(given) > 1 for given in found.values()),
+        documents=tuple(found),
+        values=tuple(round(fmean(value for value, _, _ in given), 7) for given in found.values()),
         fingerprint=facts,
         corpus={},
-        samples=tuple(samples),
+        samples=tuple(_sample(given) for given in found.values()) if first.samples else (),
     )
+
+
+def _sample(given: Sequence[tuple[float, str, Sample | None]]) -> Sample:
+    samples = [(column, sample) for _, column, sample in given if sample is not None]
+    if len(samples) == 1:
+        return samples[0][1]
+    return replace(samples[0][1], answer=" | ".join(f"{column}: {sample.answer}" for column, sample in samples))
 
 
 class PairGrid(Grid):
@@ -122,7 +136,7 @@ class PairGrid(Grid):
         documents = {column: counts for control in found for column, counts in control.documents.items()}
         for name, columns in self._specs[benchmark].averages.items():
             counts = [documents[column.name] for column in columns]
-            documents[name] = (sum(changed for changed, _ in counts), sum(n for _, n in counts))
+            documents[name] = (max(changed for changed, _ in counts), min(n for _, n in counts))
         return Control(tuple(tensor for control in found for tensor in control.tensors), documents)
 
     def _is_plain(self, benchmark: str) -> bool:

@@ -4,7 +4,7 @@ import pytest
 
 from harness.errors import LayerswapError
 from harness.evaluation.grid import Grid
-from harness.evaluation.pairs import PairGrid, parts
+from harness.evaluation.pairs import PairGrid, average, parts
 from harness.evaluation.responses import Store
 from harness.evaluation.variants import Settings
 from harness.profiles import load_profile
@@ -54,13 +54,25 @@ def test_a_column_is_evaluated_with_its_own_pair(paired, tmp_path):
     assert {score.benchmark for score in scores.values()} == {"belebele"}
 
 
-def test_the_average_is_of_all_documents_of_its_columns_each_with_a_name_of_its_own(paired, tmp_path):
-    grid = grid_of(paired, tmp_path)
+def test_a_document_that_several_columns_have_counts_once_in_their_average(paired, tmp_path):
+    grid = grid_of(paired, tmp_path, limit=60)
     one, two, _, both = grid.cell(plan_of(grid, LayerSwap()), "belebele").scores
-    assert one.documents == two.documents
-    assert both.values == one.values + two.values
-    assert len(set(both.documents)) == both.n == 24
-    assert [s.prompt for s in both.samples] == [s.prompt for s in (*one.samples, *two.samples)]
+    assert one.documents == two.documents == both.documents
+    assert both.values == tuple((a + b) / 2 for a, b in zip(one.values, two.values, strict=True))
+    assert both.graded
+    assert 0.5 in both.values
+    a, b = one.samples[0].answer, two.samples[0].answer
+    assert both.samples[0].answer == f"belebele sw: {a} | belebele sw 2: {b}"
+
+
+def test_documents_that_one_column_has_keep_their_value(paired, tmp_path):
+    grid = grid_of(paired, tmp_path)
+    one, _, other, _ = grid.cell(plan_of(grid, LayerSwap()), "belebele").scores
+    both = average("belebele average", [one, other])
+    assert both.documents == one.documents + other.documents
+    assert both.values == one.values + other.values
+    assert not both.graded
+    assert list(both.samples) == [*one.samples, *other.samples]
 
 
 def test_a_second_run_reads_what_the_first_kept(paired, tmp_path):
@@ -95,7 +107,7 @@ def test_a_control_compares_every_pair(paired, tmp_path):
         "belebele sw": (0, 12),
         "belebele sw 2": (0, 12),
         "belebele sw-en": (0, 12),
-        "belebele both": (0, 24),
+        "belebele both": (0, 12),
     }
 
 
