@@ -90,13 +90,16 @@ def _stock(folder: Path, language: str, ours: list[tuple[Any, ...]]) -> list[tup
         path.write_text("".join(json.dumps(document) + "\n" for document in documents), encoding="utf-8")
         name = f"mgsm_direct_{language}"
         files = {"train": str(path), "test": str(path)}
-        task = {"task": name, "dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+        other = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+        manager = TaskManager()
+        # A dictionary in the list of tasks would be taken for all of a task: this is stock's with another place of data.
+        task = manager._factory.build(manager._entry(name), overrides=other, registry=manager._index)
         base = load_profile("smollm2-135m").expert_path("base")
         results = lm_eval.simple_evaluate(
             model=HFLM(pretrained=str(base), device="cpu", dtype="float32", batch_size=BATCH),
             tasks=[task],
             samples={name: [number for *_, number in ours]},
-            task_manager=TaskManager(),
+            task_manager=manager,
             bootstrap_iters=0,
             log_samples=True,
         )
