@@ -92,7 +92,7 @@ def _stock(folder: Path, language: str, ours: list[tuple[Any, ...]]) -> list[tup
         files = {"train": str(path), "test": str(path)}
         other = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
         manager = TaskManager()
-        # A dictionary in the list of tasks would be taken for all of a task: this is stock's with another place of data.
+        # A dictionary in the list of tasks would be taken for all of a task: this is stock's with other data.
         task = manager._factory.build(manager._entry(name), overrides=other, registry=manager._index)
         base = load_profile("smollm2-135m").expert_path("base")
         results = lm_eval.simple_evaluate(
