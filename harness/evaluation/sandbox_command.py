@@ -101,12 +101,16 @@ def forbidden() -> str:
 def confined_command(watched: Sequence[str]) -> list[str]:
     """Runs the runner in a sandbox; ``watched`` are numbers of open files, see ``confined/runner.py``."""
     rights = [part for name in RIGHTS for part in ("--cap-add", f"CAP_{name}")]
-    views = [part for path in _visible() for part in ("--ro-bind", str(path), str(path))]
+    visible = list(_visible())
+    # Folders on the way are made for their owner alone otherwise, and programs are another user's.
+    parents = sorted({parent for path in (*visible, Path("/dev/null")) for parent in path.parents} - {Path("/")})
+    ways = [part for path in parents for part in ("--perms", "0755", "--dir", str(path))]
+    views = [part for path in visible for part in ("--ro-bind", str(path), str(path))]
     devices = [part for path in DEVICES for part in ("--dev-bind", path, path)]
     hidden = [part for path in _packages() for part in ("--tmpfs", str(path), "--remount-ro", str(path))]
     own = ["--ro-bind", str(CONFINED), "/confined/confined", "--proc", "/proc", "--dir", "/tmp"]
     inner = [*python(), "-c", START.format("/confined"), *watched]
-    jail = [*FLAGS, *rights, *views, *hidden, *devices, *own, "--remount-ro", "/", "--chdir", "/", *inner]
+    jail = [*FLAGS, *rights, *ways, *views, *hidden, *devices, *own, "--remount-ro", "/", "--chdir", "/", *inner]
     return [*python(), str(CONFINED / "enter.py"), str(bubblewrap().path), *jail]
 
 

@@ -295,7 +295,7 @@ def test_runner_killed_in_the_middle_is_replaced_once() -> None:
         thread = threading.Thread(target=lambda: outcomes.append(sandbox.run(program, TESTS)))
         thread.start()
         started = wait_for_program(first)
-        os.kill(first, signal.SIGKILL)
+        os.killpg(first, signal.SIGKILL)
         thread.join()
         assert outcomes == [PASSED]
         assert runner_of(sandbox) != first
@@ -316,7 +316,7 @@ def test_runner_that_dies_twice_is_a_failure_and_not_remembered() -> None:
                 if process.pid not in seen:
                     wait_for_program(process.pid)
                     seen.add(process.pid)
-                    os.kill(process.pid, signal.SIGKILL)
+                    os.killpg(process.pid, signal.SIGKILL)
         thread.join()
         assert outcomes == [Outcome(False, "the sandbox's process died")]
         assert sandbox.run(RIGHT, TESTS) == PASSED

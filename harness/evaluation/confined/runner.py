@@ -28,7 +28,7 @@ from .zygote import PATIENCE, Setting, zygote
 NONCE_BYTES = 16
 VERDICT_BYTES = 2048
 PASSED, FAILED, FAULT, LOST = b"passed", b"failed", b"fault ", b"lost  "  # what follows the nonce, then the reason
-CHECK = {"program": "def f(x):\n    return x", "tests": ["assert f(1) == 1"]}
+CHECK = {"program": "import pickle\ndef f(x): return pickle.loads(pickle.dumps(x))", "tests": ["assert f(1) == 1"]}
 
 
 class Cell:
