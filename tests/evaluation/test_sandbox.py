@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from harness.errors import LayerswapError
 from harness.evaluation import sandbox_command
 from harness.evaluation.sandbox import Limits, Outcome, Sandbox, no_sandbox
+from tests.evaluation.processes import below, gone, settled, wait_for_program
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only"),
@@ -41,54 +41,6 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 def runner_of(sandbox: Sandbox) -> int:
     (process,) = sandbox._all
     return process.pid
-
-
-def processes() -> dict[int, tuple[int, str]]:
-    """Parent and state of every process."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, parent = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
-        except OSError:
-            continue
-        found[int(folder.name)] = (int(parent), state)
-    return found
-
-
-def gone(pid: int, seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if pid not in processes() or processes().get(pid, (0, "Z"))[1] == "Z":
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def below(pid: int) -> set[int]:
-    """A process and all that descend from it, without those that only wait to be waited for."""
-    found, known = {pid}, processes()
-    while more := {child for child, (parent, state) in known.items() if parent in found and state != "Z"} - found:
-        found |= more
-    return found
-
-
-def settled(pid: int) -> set[int]:
-    """All that a runner has started, once it waits for work: nothing of the last program is left."""
-    last: set[int] = set()
-    while (found := below(pid)) != last:
-        last = found
-        time.sleep(0.2)
-    return found
-
-
-def wait_for_program(pid: int) -> set[int]:
-    """All that a runner has started, once a program is being judged: a judge is there, and two cells."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        if len(found := below(pid)) >= 7:
-            return found
-        time.sleep(0.01)
-    raise AssertionError("no program is being judged")
 
 
 def test_right_program_passes(sandbox: Sandbox) -> None:
