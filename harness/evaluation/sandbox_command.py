@@ -16,11 +16,11 @@ from importlib import metadata
 from pathlib import Path
 
 from harness.errors import LayerswapError
+from harness.evaluation.confined.confine import DEVICES
 
 CONFINED = Path(__file__).with_name("confined")
 START = "import sys; sys.path.append({!r}); from confined.runner import main; main()"
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
-DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 # What making a cell takes; a program's process gives them up.
 RIGHTS = ("SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL")
 FLAGS = (

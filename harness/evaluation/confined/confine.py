@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 NEW_MOUNTS, NEW_UTS, NEW_IPC, NEW_PROCESSES = 0x00020000, 0x04000000, 0x08000000, 0x20000000
-READ_ONLY, NO_SUID, NO_DEVICES, NO_EXECUTION = 1, 2, 4, 8
+READ_ONLY, NO_SUID, NO_DEVICES, NO_EXECUTION, REMOUNT, BIND = 1, 2, 4, 8, 32, 4096
 SET_DEATH_SIGNAL, SET_DUMPABLE, SET_KEEP_CAPABILITIES, SET_SECCOMP, DROP_BOUNDING = 1, 4, 8, 22, 24
 SET_NO_NEW_PRIVILEGES = 38
 READ_SEARCH = 1 << 2  # the bit of CAP_DAC_READ_SEARCH
 SCRATCH = "/tmp"
 SCRATCH_FILES = 1024
+DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 HIDDEN = ("/proc", "/confined")  # what this package's own processes see, and programs do not
 PROGRAM_USER, NOBODY = 1, 65534
 LINUX = sys.platform == "linux"
@@ -45,6 +46,12 @@ def guard() -> None:
                 call("prctl", DROP_BOUNDING, number, 0, 0, 0)
         call("prctl", SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
         call("prctl", SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def keep_devices() -> None:
+    """Devices can be written to as ever, but no longer be changed themselves: they are the machine's own."""
+    for path in DEVICES:
+        call("mount", None, path.encode(), None, REMOUNT | BIND | READ_ONLY | NO_SUID | NO_EXECUTION, None)
 
 
 def follow_parent() -> None:

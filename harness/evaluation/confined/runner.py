@@ -212,6 +212,8 @@ def main() -> NoReturn:
     try:
         confine.guard()
         facts = _request(watched)
+        if facts["isolated"]:
+            confine.keep_devices()
         runner = Runner(Setting(facts["limits"], facts["isolated"], bytes.fromhex(facts["seccomp"])), watched)
         _write(runner.run(CHECK))
         while True:
