@@ -150,5 +150,28 @@ def test_nothing_outside_was_touched(fates: dict[str, Found], world: World) -> N
             listener.recv(1) if listener.type == socket.SOCK_DGRAM else listener.accept()
 
 
+@pytest.mark.parametrize("name", ["network-tcp", "network-path", "reading-passwords", "reading-mounts"])
+def test_without_a_sandbox_some_get_what_they_are_after(name: str, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET) as tcp, socket.socket(socket.AF_UNIX) as path:
+        tcp.bind(("127.0.0.1", 0))
+        path.bind(f"{tmp_path}/socket")
+        for folder in (tmp_path, *tmp_path.parents[:2]):
+            folder.chmod(0o755)
+        (tmp_path / "socket").chmod(0o777)
+        for listener in (tcp, path):
+            listener.listen()
+        with subprocess.Popen(["sleep", "0"]) as victim, Sandbox(unsafe=True) as sandbox:
+            world = World("mark", tmp_path, victim, (tcp, path))
+            assert sandbox.run(world.written_for(PROGRAMS[name]), TESTS).passed
+
+
+@pytest.mark.parametrize("name", ["forged-frames", "forged-own_memory"])
+def test_a_search_of_memory_would_find_the_asserts(name: str) -> None:
+    planted = "kept = ''.join(['asse', 'rt answer(6) == 42'])\n"
+    with Sandbox() as sandbox:
+        assert sandbox.run(planted + PROGRAMS[name], TESTS[:1]).passed
+        assert not sandbox.run(PROGRAMS[name], TESTS[:1]).passed
+
+
 def test_there_are_enough_of_every_kind() -> None:
     assert len(PROGRAMS) >= 60
