@@ -128,7 +128,8 @@ def _exception(names: Sequence[str], text: str) -> BaseException:
             if not issubclass(kind, Exception):
                 return Exited()
             members = {"__init__": lambda self: None, "__str__": lambda self: str(text)[:200]}
-            made: BaseException = type(str(names[0])[:100], (kind,), members)()
+            own = str(names[0])[:100]
+            made: BaseException = type(own if own.isidentifier() else kind.__name__, (kind,), members)()
             return made
     return Exited()
 

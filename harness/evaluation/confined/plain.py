@@ -61,10 +61,10 @@ def encode(value: Any, reference: Callable[[Any], list[Any]]) -> Any:
         if kind in kinds:
             pairs = (OrderedDict if kind is OrderedDict else dict).items(value)
             return [name, [[encode(k, reference), encode(v, reference)] for k, v in pairs]]
-    arguments = RECORDS.get(type(value))
-    if arguments is None or getattr(value, "tzinfo", None) is not None:
+    record = next((kind for kind in RECORDS if kind in kinds), None)
+    if record is None or getattr(value, "tzinfo", None) is not None:
         return reference(value)
-    return [type(value).__name__, [encode(part, reference) for part in arguments(value)]]
+    return [record.__name__, [encode(part, reference) for part in RECORDS[record](value)]]
 
 
 def decode(data: Any, referred: Callable[[str, Any], Any]) -> Any:

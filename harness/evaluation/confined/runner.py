@@ -129,18 +129,22 @@ class Runner:
 
     def _judge(self, request: dict[str, Any], cell: Cell, nonce: bytes, report: int) -> None:
         """Judge and write the nonce with the verdict: what a program has to guess, in a pipe that it does not have."""
-        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-        os.dup2(0, 1)
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
         if self._setting.isolated:
             confine.drop_capabilities()
         confine.limit({**self._setting.limits, "open_files": 64})
         try:
             kind, *text = receive(cell.channel)
-            if kind != "ready":
-                os.write(report, nonce + FAULT + str(text[0]).encode())
-                return
+        except EOFError:
+            kind, *text = "fault", "the program's process did not start"
+        if kind != "ready":
+            os.write(report, nonce + FAULT + str(text[0]).encode())
+            return
+        try:
             reason = judge(request["program"], request["tests"], cell.channel)
-        except (Lost, EOFError):
+        except Lost:
             os.write(report, nonce + LOST)
             return
         os.write(report, nonce + (FAILED + reason.encode("utf-8", "replace") if reason else PASSED + b"passed"))

@@ -31,6 +31,7 @@ PRELOADED = (  # what short programs import: loaded once here instead of once in
     "array bisect cmath collections copy datetime decimal fractions functools heapq itertools math operator re "
     "statistics string textwrap typing dataclasses"
 )
+CHANNEL = 3  # the program's only open file beside the standard three
 TICK = 0.02  # seconds between two looks at a program that runs
 PATIENCE = 10  # times the wall limit, by the clock: for a machine that gives no processor time at all
 
@@ -171,10 +172,10 @@ def _become_program(control: socket.socket, channel: socket.socket, tell: int, s
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
-    channel = (
-        socket.socket(fileno=os.dup2(channel.detach(), 3, inheritable=False)) if channel.fileno() != 3 else channel
-    )
-    os.closerange(4, 1024)
+    if (file := channel.detach()) != CHANNEL:
+        os.dup2(file, CHANNEL, inheritable=False)
+    channel = socket.socket(fileno=CHANNEL)
+    os.closerange(CHANNEL + 1, 1024)
     try:
         if setting.isolated:
             confine.own_views(setting.limits["scratch_bytes"])
