@@ -30,11 +30,12 @@ class RunnerProcess:
         if not (hasattr(os, "fork") and hasattr(select, "poll")):
             raise LayerswapError("Generated programs are run in forked processes, which this system does not have.")
         self._wait = _PATIENCE * limits["wall_seconds"] + _GRACE_SECONDS
-        folder = tempfile.mkdtemp(prefix="layerswap-sandbox-")
+        # A sandbox has its own folders, in memory.
+        folder = tempfile.mkdtemp(prefix="layerswap-sandbox-") if unsafe else ""
         try:
             self._process = _start(unsafe, folder)
         except BaseException as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
             if isinstance(error, OSError):
                 raise LayerswapError(f"The process for generated programs does not start: {error}") from error
             raise
@@ -87,7 +88,7 @@ def _start(unsafe: bool, folder: str) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=folder,
+            cwd=folder or "/",
             env={"PYTHONHASHSEED": "0"},
             start_new_session=True,
             pass_fds=watched,
@@ -163,4 +164,9 @@ def _end(owner: int, process: subprocess.Popen[bytes], folder: str) -> None:
     except subprocess.TimeoutExpired:
         _kill(process)
         process.wait()
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove(folder)
+
+
+def _remove(folder: str) -> None:
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)

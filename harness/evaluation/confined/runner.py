@@ -13,11 +13,13 @@ import gc
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
 import sys
 import time
+from pathlib import Path
 from typing import Any, NoReturn
 
 from . import confine
@@ -213,11 +215,14 @@ def main() -> NoReturn:
     sys.path.pop()  # the folder of this package: its neighbours are not for programs
     watched = [0, *(int(file) for file in sys.argv[1:])]
     del sys.argv[1:]
+    folder = ""
     try:
         confine.guard()
         facts = _request(watched)
         if facts["isolated"]:
             confine.keep_devices()
+        else:
+            folder = str(Path.cwd())
         runner = Runner(Setting(facts["limits"], facts["isolated"], bytes.fromhex(facts["seccomp"])), watched)
         _write(runner.run(CHECK))
         while True:
@@ -232,4 +237,6 @@ def main() -> NoReturn:
     except (EOFError, BrokenPipeError):
         with contextlib.suppress(NameError, OSError):
             runner.close()
+        if folder:  # of the programs' scratch folders
+            shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
