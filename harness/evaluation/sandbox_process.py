@@ -160,7 +160,7 @@ def _end(owner: int, process: subprocess.Popen[bytes], folder: str) -> None:
         return
     _close_pipes(process)
     try:
-        process.wait(2)
+        process.wait(5)
     except subprocess.TimeoutExpired:
         _kill(process)
         process.wait()

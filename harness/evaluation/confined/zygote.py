@@ -49,13 +49,15 @@ def zygote(control: socket.socket, setting: Setting) -> NoReturn:
     """Serves until the runner is gone."""
     for name in PRELOADED.split():
         importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers report for themselves
+    signal.signal(signal.SIGCHLD, lambda *_: _reap(os.WNOHANG))  # keepers report for themselves
     own = os.open("/proc/self/ns/pid", os.O_RDONLY) if setting.isolated else -1
     gc.collect()
     gc.freeze()
     while True:
         _, files, _, _ = socket.recv_fds(control, 1, 2)
         if len(files) != 2:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _reap(0)
             os._exit(0)
         try:
             if setting.isolated:
@@ -75,6 +77,13 @@ def zygote(control: socket.socket, setting: Setting) -> NoReturn:
                 os._exit(1)
         for file in files:
             os.close(file)
+
+
+def _reap(options: int) -> None:
+    """Waits for keepers: what they have taken of the processors is then this process's children's."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, options)[0]:
+            pass
 
 
 def _keep(control: socket.socket, channel: socket.socket, setting: Setting) -> None:
