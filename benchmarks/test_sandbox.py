@@ -1,7 +1,7 @@
 """How many programs a second are judged, and what one takes of the processors.
 
-``pytest benchmarks/test_sandbox.py -s`` holds a pool of two to its bar;
-``python -m benchmarks.test_sandbox`` prints the table of docs/sandbox.md. The programs are the 500 honest ones of the tests, three asserts each. Wall time is the
+``pytest benchmarks/test_sandbox.py -s`` holds a pool of two to its bar. ``python -m benchmarks.test_sandbox`` prints
+the figures of docs/sandbox.md. The programs are the 500 honest ones of the tests, three asserts each. Wall time is the
 machine's too: beside other work (a load above the number of cores) the bar holds what two processors could do at the
 processor time that a program takes, in this process and all that it starts.
 """

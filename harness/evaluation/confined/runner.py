@@ -108,7 +108,13 @@ class Runner:
         if self._last is not None:
             self._last.end()
         self._last = None
-        text, late = self._verdict(source)
+        try:
+            text, late = self._verdict(source)
+        except EOFError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            cell.end()
+            raise
         os.close(source)
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
