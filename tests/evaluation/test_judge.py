@@ -64,6 +64,7 @@ def test_right(sandbox: Sandbox, program: str, test: str) -> None:
         (ALWAYS + "def f(x): return {P(x)}\nP.__hash__ = lambda self: hash(2)", "assert f(1) == {2}"),
         (ALWAYS + "def f(x): return P(x)", "assert f(1) in [1, 2]"),
         (ALWAYS + "def f(x): return P(x)", "assert f(1) == P(1) == P(2)"),
+        ("class A:\n    __contains__ = lambda s, x: True\ndef f(x): return A()", "assert 2 in f(1)"),
         ("class A(list):\n    __eq__ = lambda s, o: True\ndef f(x): return A()", "assert f(1) == [2]"),
         ("class A:\n    __bool__ = lambda s: True\ndef f(x): return A()", "assert f(1) is True"),
     ],

@@ -54,9 +54,6 @@ class Remote:
     def __getitem__(self, key: Any) -> Any:
         return self._link.ask("item", self, key)
 
-    def __contains__(self, value: Any) -> bool:
-        return bool(self._link.ask("contains", self, value))
-
     def __instancecheck__(self, value: Any) -> bool:
         return bool(self._link.ask("instance", self, value))
 
