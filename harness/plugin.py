@@ -151,7 +151,8 @@ def ablation_context(request: pytest.FixtureRequest) -> Iterator[Context]:
 
 
 def _context(config: pytest.Config, state: State) -> Context:
-    from harness.evaluation.grid import Grid, Settings
+    from harness.evaluation.pairs import PairGrid
+    from harness.evaluation.variants import Settings
     from harness.runlog import write_record
     from harness.suite import Context, expect
 
@@ -173,7 +174,7 @@ def _context(config: pytest.Config, state: State) -> Context:
         options.memory,
         options.unsafe_code,
     )
-    grid = Grid(settings, folder, _open_store(config, state))
+    grid = PairGrid(settings, folder, _open_store(config, state))
     expect(grid, state.asked)
     return Context(
         grid=grid,
