@@ -65,6 +65,7 @@ def diagnose(profile: Profile, device: str, limit: int | None = None, variants: 
     if len(tensors) > 1:
         _fit({name: whole[name] for name in tensors}, found)
     _room(profile, tensors, found)
+    _sandbox(profile, found)
     speed = _device(device, profile.dtype, found)
     work = joined([w for benchmark in profile.benchmarks for w in _tasks(profile, benchmark, limit, found)])
     if "base" in tensors and work.documents:
@@ -146,6 +147,17 @@ def _room(profile: Profile, tensors: dict[str, dict[str, Range]], found: Diagnos
     disk = shutil.disk_usage(folder).free
     text = f"{_size(disk)} of disk are free for answers and converted weights"
     found.well(text) if disk > GB else found.wrong(f"{text}: expected 1 GB; LAYERSWAP_CACHE names another folder")
+
+
+def _sandbox(profile: Profile, found: Diagnosis) -> None:
+    from harness.evaluation.sandbox import sandbox_facts
+
+    if "mbpp" not in profile.benchmarks:
+        return
+    try:
+        found.well(f"generated programs: {sandbox_facts()}")
+    except LayerswapError as error:  # all else can be run
+        found.lines.append(f"skip   benchmark mbpp: {error}; --ablation-unsafe-code runs its programs unconfined")
 
 
 def _size(number: float) -> str:

@@ -38,6 +38,7 @@ SWITCHES = (
     ("no-cache", "use no answer or score of earlier runs, and keep none"),
     ("refresh", "use no answer or score of earlier runs, but keep this run's"),
     ("strict", "fail a floor that too few documents could decide"),
+    ("unsafe-code", "run generated programs (mbpp) without a sandbox where there is none, instead of skipping them"),
 )
 Missing = Literal["fail", "warn", "record"]
 
@@ -65,6 +66,7 @@ class Options:
     store: Path | None
     refresh: bool
     memory: int
+    unsafe_code: bool
 
 
 _OPTIONS = pytest.StashKey[Options]()
@@ -141,6 +143,7 @@ def _read(config: pytest.Config) -> Options:
         store=_store(config),
         refresh=_switch(config, "refresh"),
         memory=_bytes(_value(config, "memory")),
+        unsafe_code=_switch(config, "unsafe-code"),
     )
 
 

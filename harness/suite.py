@@ -12,6 +12,7 @@ from harness.cache import Cache
 from harness.errors import LayerswapError
 from harness.evaluation.cells import Cell
 from harness.evaluation.grid import Grid
+from harness.evaluation.sandbox import no_sandbox
 from harness.evaluation.scores import Score
 from harness.gating.baselines import Baselines
 from harness.gating.failures import failure_text
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _SEVERITY = (Verdict.PASS, Verdict.NEW, Verdict.INCONCLUSIVE, Verdict.MISSING, Verdict.INCOMPARABLE, Verdict.FAIL)
 BENCHMARKS = ("mgsm", "belebele", "flores", "mbpp", "mmlu")
+CODE = ("mbpp",)  # those that run what a model wrote
 METHOD = LayerSwap()
 METHOD_CASE = ("method", "layer-swap")
 
@@ -96,7 +98,8 @@ class Ablation:
         """Merges, evaluates on ``benchmark``, records the result, and fails the item if a floor is broken.
 
         The floor holds every column of the benchmark to the accepted result of this case or, where there is none yet,
-        to the un-ablated method in this run. Skips if the profile lacks the benchmark or one of the experts.
+        to the un-ablated method in this run. Skips if the profile lacks the benchmark or one of the experts, and where
+        the benchmark's generated programs cannot be confined.
         """
         try:
             self._check(benchmark, floor)
@@ -129,6 +132,8 @@ class Ablation:
         profile = grid.settings.profile
         if benchmark not in profile.benchmarks:
             pytest.skip(f"profile {profile.name} has no benchmark {benchmark}")
+        if benchmark in CODE and not grid.settings.unsafe_code and (reason := no_sandbox()):
+            pytest.skip(f"{benchmark} runs generated programs. {reason}; --ablation-unsafe-code runs them unconfined")
         plan = recipe.plan(grid.layers, profile.sizes)
         if missing := [name for name in plan.experts if name not in profile.experts]:
             pytest.skip(f"profile {profile.name} has no expert {', '.join(missing)}")

@@ -8,6 +8,7 @@ from harness.cli import main
 from harness.costs import Work, duration, estimate
 from harness.doctor import diagnose
 from harness.errors import LayerswapError
+from harness.evaluation import sandbox
 from harness.profiles import load_profile, parse_experts
 from tests.evaluation.published import write_all
 
@@ -61,6 +62,21 @@ def test_published_files_are_read(tmp_path):
     (tmp_path / "data" / "mbpp" / "mbpp.jsonl").unlink()
     found = diagnose(profile.changed(data=str(tmp_path / "data")), "cpu", 1)
     assert [line for line in found.lines if "WRONG" in line and "has no mbpp data" in line]
+
+
+def test_what_confines_generated_programs_is_said(tiny_profile, monkeypatch):
+    profile = load_profile(str(tiny_profile))
+    mbpp = profile.model_copy(update={"benchmarks": {"mbpp": profile.benchmarks["mbpp"]}})
+    monkeypatch.setattr(sandbox, "no_sandbox", lambda: "there is no bubblewrap")
+    found = diagnose(mbpp, "cpu", 1)
+    assert found.sound
+    said = "skip   benchmark mbpp: there is no bubblewrap; --ablation-unsafe-code runs its programs unconfined"
+    assert said in found.lines
+    monkeypatch.undo()
+    if not sandbox.no_sandbox():
+        assert "ok     generated programs: bubblewrap " in diagnose(mbpp, "cpu", 1).text
+    mmlu = profile.model_copy(update={"benchmarks": {"mmlu": profile.benchmarks["mmlu"]}})
+    assert "generated programs" not in diagnose(mmlu, "cpu", 1).text
 
 
 def test_a_run_is_priced_by_parameters_and_tokens():

@@ -48,7 +48,7 @@ def edition(settings: Settings, benchmark: str) -> str | None:
         "columns": [column.model_dump() for column in spec.columns],
         "tasks": _files_digest(sorted(path for path in folder.rglob("*") if _counts(path))),
         "data": _files_digest(data),
-        "code": _files_digest(sorted(Path(__file__).parent.glob("*.py"))),
+        "code": _code_digest(),
     }
     return _digest(facts)
 
@@ -56,8 +56,12 @@ def edition(settings: Settings, benchmark: str) -> str | None:
 def built_edition(settings: Settings, columns: Iterable[object]) -> str:
     """The same for a benchmark whose ``columns`` have been built: by their prompts and documents."""
     found = [[c.fingerprint, c.documents, c.spec.model_dump()] for c in columns]  # type: ignore[attr-defined]
-    code = _files_digest(sorted(Path(__file__).parent.glob("*.py")))
-    return _digest([engine_digest(settings), settings.dtype, settings.limit, code, found])
+    return _digest([engine_digest(settings), settings.dtype, settings.limit, _code_digest(), found])
+
+
+def _code_digest() -> str:
+    here = Path(__file__).parent
+    return _files_digest(sorted([*here.glob("*.py"), *here.glob("confined/*.py")]))
 
 
 def _counts(path: Path) -> bool:

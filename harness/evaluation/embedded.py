@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.evaluation.sandbox import Sandbox
+from harness.evaluation.sandbox import shared_sandbox
 
 TASKS = Path(__file__).parent / "tasks" / "embedded"
 Pairs = Sequence[tuple[str, str]]
@@ -60,17 +58,9 @@ def corpus_bleu(pairs: Pairs) -> float:
     return float(sacrebleu.corpus_bleu(answers, [references], tokenize="none", force=True).score)
 
 
-@cache
-def _sandbox() -> Sandbox:
-    # lm-eval calls process_results with a document and nothing else, so the runner must be found from here.
-    sandbox = Sandbox()
-    atexit.register(sandbox.close)
-    return sandbox
-
-
 def program(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """1 if the generated program passes its asserts in a process of its own."""
-    return {"pass_at_1": float(_sandbox().run(results[0], doc["test_list"]).passed)}
+    """1 if the generated program passes its asserts in the sandbox."""
+    return {"pass_at_1": float(shared_sandbox().run(results[0], doc["test_list"]).passed)}
 
 
 def body(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

@@ -206,5 +206,5 @@ def code_of(answer: str) -> str:
 
 
 def passes(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """1 if the program passes its asserts in a process of its own."""
+    """1 if the program passes its asserts in the sandbox."""
     return program({"test_list": doc["test_list"]}, [f"{doc['test_setup_code']}\n{code_of(results[0])}"])

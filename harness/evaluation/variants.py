@@ -26,7 +26,8 @@ class Settings:
     """How a profile is evaluated in this run.
 
     ``limit`` is documents a task, None for all. ``workers`` is how many processes share the run, ``threads`` what each
-    may use. ``memory`` bounds, in bytes, computed slots and hidden states, half of it each.
+    may use. ``memory`` bounds, in bytes, computed slots and hidden states, half of it each. ``unsafe_code`` lets
+    generated programs run without a sandbox where there is none.
     """
 
     profile: Profile
@@ -36,6 +37,7 @@ class Settings:
     threads: int | None = None
     workers: int = 1
     memory: int = 2 * 1024**3
+    unsafe_code: bool = False
 
 
 class Variants:

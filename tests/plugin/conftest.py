@@ -36,7 +36,7 @@ def everything_imported(tiny_profile: Path, tmp_path_factory: pytest.TempPathFac
 
     svg(10, lambda figure: None)
     profile = load_profile(str(tiny_profile))
-    grid = Grid(Settings(profile, "cpu", "float32", limit=1), tmp_path_factory.mktemp("grid"))
+    grid = Grid(Settings(profile, "cpu", "float32", limit=1, unsafe_code=True), tmp_path_factory.mktemp("grid"))
     for benchmark in profile.benchmarks:
         grid.cell(LayerSwap().plan(4, profile.sizes), benchmark)
 
