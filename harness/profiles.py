@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from harness.errors import LayerswapError
 from harness.places import is_hub_id, is_placeholder, locate
 from harness.recipes import SwapSizes
+from harness.tuning.spec import TrainingSpec
 
 SHIPPED = Path(__file__).parent / "profiles"
 SHIPPED_TASKS = Path(__file__).parent / "evaluation" / "tasks"
@@ -76,6 +77,7 @@ class SwapSpec(_Strict):
 class Profile(_Strict):
     """What one run is about. ``folder`` is where its ``file`` lies: relative paths start there.
 
+    ``training`` says how experts are tuned from the base, by name: see :mod:`harness.tuning`.
     ``tasks`` names a folder of lm-eval tasks (``embedded``, ``small`` and ``real`` ship; empty for lm-eval's own),
     ``data`` one of benchmark files in their published formats for tasks that read such.
     """
@@ -85,6 +87,7 @@ class Profile(_Strict):
     experts: dict[str, str] = Field(min_length=1)
     benchmarks: dict[str, BenchmarkSpec] = Field(min_length=1)
     swap: SwapSpec = SwapSpec()
+    training: dict[str, TrainingSpec] = {}
     tasks: str = ""
     data: str = ""
     device: str = "cpu"
@@ -97,6 +100,8 @@ class Profile(_Strict):
     def _complete(self) -> Profile:
         if missing := [role for role in ("base", "math", "language") if role not in self.experts]:
             raise ValueError(f"[experts] names no {' and no '.join(missing)}")
+        if unknown := sorted(set(self.training) - (set(self.experts) - {"base"})):
+            raise ValueError(f"[training.{unknown[0]}] is of no expert: there are {', '.join(self.experts)}")
         names = [column.name for benchmark in self.benchmarks.values() for column in benchmark.columns]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"several columns are named {', '.join(repeated)}")
@@ -207,7 +212,7 @@ def _toml(path: Path) -> dict[str, Any]:
 def _problem(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        keys = {k for model in (Profile, SwapSpec, BenchmarkSpec, ColumnSpec) for k in model.model_fields}
+        keys = {k for model in (Profile, SwapSpec, BenchmarkSpec, ColumnSpec, TrainingSpec) for k in model.model_fields}
         return f"unknown key {where}" + _nearest(str(error["loc"][-1]), keys - {"folder", "file"})
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
