@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness import __version__
 from harness.commands.exchange import add_exchange_commands
+from harness.commands.hub import add_hub_commands
 from harness.commands.models import add_model_commands
 from harness.commands.training import add_training_commands
 from harness.errors import LayerswapError
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.set_defaults(run=_cache_verify)
 
     add_training_commands(commands)
+    add_hub_commands(commands)
 
     study = commands.add_parser("study", help="does swapping pay? over several seeds of the embedded experts")
     study.add_argument(
