@@ -11,6 +11,7 @@ from harness import __version__
 from harness.commands.exchange import add_exchange_commands
 from harness.commands.hub import add_hub_commands
 from harness.commands.models import add_model_commands
+from harness.commands.searching import add_search_commands
 from harness.commands.training import add_training_commands
 from harness.errors import LayerswapError
 
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_training_commands(commands)
     add_hub_commands(commands)
+    add_search_commands(commands)
 
     study = commands.add_parser("study", help="does swapping pay? over several seeds of the embedded experts")
     study.add_argument(
