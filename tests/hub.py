@@ -39,7 +39,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
         def answer(self, body: bool) -> None:
             path = self.path.partition("?")[0].lstrip("/")
             hub.asked.append(f"{self.command} {path}")
-            listed = re.fullmatch(r"api/(models/|datasets/)([^/]+/[^/]+)(/revision/[^/]+|/tree/[^/]+)?", path)
+            listed = re.fullmatch(r"api/(models/|datasets/)([^/]+/[^/]+)(/revision/[^/]+|/tree/[^/]+(?:/.+)?)?", path)
             file = re.fullmatch(r"(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
             name = (listed[1].replace("models/", "") + listed[2]) if listed else ""
             name = ((file[1] or "") + file[2]) if file else name
@@ -48,6 +48,10 @@ def serving(hub: Hub) -> Iterator[Hub]:
                 self.send(404, b"", {"X-Error-Code": "RepoNotFound"}, body)
             elif listed:
                 names = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
+                below = (listed[3] or "").split("/")[3:]
+                if below and not folder.joinpath(*below).is_dir():
+                    self.send(404, b"", {"X-Error-Code": "EntryNotFound"}, body)
+                    return
                 if (listed[3] or "").startswith("/tree"):
                     data: object = [
                         {"type": "file", "path": n, "size": (folder / n).stat().st_size, "oid": "0"} for n in names

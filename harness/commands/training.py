@@ -13,7 +13,7 @@ RECIPE = {
     "data": "a file of JSON lines, or a data set on the hub: ORG/NAME or ORG/NAME@REVISION",
     "config": "of a data set on the hub",
     "split": "of a data set on the hub",
-    "prompt-format": "what stands around every prompt, such as 'Question: {prompt}\\nAnswer: '",
+    "prompt-format": "what stands around every prompt, such as $'Question: {prompt}\\nAnswer: ' in bash",
     "samples": "records to take, a seeded sample",
     "held-out": "share of the records that only the evaluation reads",
     "method": "full or lora",

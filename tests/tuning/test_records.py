@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from harness.errors import LayerswapError
 from harness.tuning.records import Text, read_data
 from harness.tuning.spec import TrainingSpec, fields_of
+from tests.hub import Hub, serving
 
 CHATML = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -167,3 +171,20 @@ def test_a_recipe_is_checked_before_anything_is_read(values, message):
     assert TrainingSpec().changed({"learning_rate": "1e-4", "packing": "false"}).learning_rate == 1e-4
     with pytest.raises(LayerswapError, match=message):
         TrainingSpec().changed(values)
+
+
+@pytest.mark.slow
+def test_the_hubs_real_client_reads_a_data_set(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text('{"question": "1+1=", "answer": "2"}\n', encoding="utf-8")
+    code = (
+        "from pathlib import Path; from harness.tuning.records import read_data\n"
+        "from harness.tuning.spec import TrainingSpec\n"
+        "spec = TrainingSpec(data='org/set', fields={'prompt': 'question', 'completion': 'answer'}, held_out=0)\n"
+        "print(read_data(spec, Path(), None).train)"
+    )
+    settings = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    with serving(Hub({"datasets/org/set": tmp_path / "set"})) as hub:
+        settings |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+        done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True)
+    assert done.stdout == "(Text(text='1+1=2', learnt=((4, 5),), chat=False),)\n", done.stderr
