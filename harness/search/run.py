@@ -105,6 +105,8 @@ def search(
         )
         default = LayerSwap().plan(tuning.layers, sizes)
         reference = Trial("layer-swap", default.drawing, _shares(tuning, [default])[default.text])
+        study.enqueue_trial(space.nearest(sizes.scaled(tuning.layers)))
+        shares = {default.text: reference.tuning}
         known: dict[str, Trial] = {}
         plans: dict[str, Plan] = {}
         draws = 0
@@ -116,15 +118,15 @@ def search(
                 recipe = space.suggest(trial)
                 plan = recipe.plan(tuning.layers, sizes)
                 asked.append((trial, plan.text))
-                if plan.text in known:
-                    study.tell(asked.pop()[0], [known[plan.text].tuning[name] for name in columns])
+                if plan.text in shares:
+                    study.tell(asked.pop()[0], [shares[plan.text][name] for name in columns])
                 else:
                     fresh[plan.text] = recipe, plan
-            values = _shares(tuning, [plan for _, plan in fresh.values()])
+            shares |= _shares(tuning, [plan for _, plan in fresh.values()])
             for text, (recipe, plan) in fresh.items():
-                known[text], plans[text] = Trial(text_of(recipe), plan.drawing, values[text]), plan
+                known[text], plans[text] = Trial(text_of(recipe), plan.drawing, shares[text]), plan
             for trial, text in asked:
-                study.tell(trial, [known[text].tuning[name] for name in columns])
+                study.tell(trial, [shares[text][name] for name in columns])
             say(f"{len(known)} of {budget}: best " + _best(known.values(), columns))
         rivals = [reference, *known.values()]
         front = [text for text, own in known.items() if not any(_beats(o.tuning, own.tuning) for o in rivals)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.errors import LayerswapError
-from harness.recipes import LayerSwap
+from harness.recipes import LayerSwap, SwapSizes
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -37,6 +37,19 @@ class Space:
             weights=(weight / 10, (10 - weight) / 10),
             outer=trial.suggest_categorical("outer", OUTER),  # type: ignore[arg-type]
         )
+
+    def nearest(self, sizes: SwapSizes) -> dict[str, int | str]:
+        """The parameters of the swap with these sizes, or of the one in the space that is next to it."""
+        math, language = sizes.weights
+        below, above = sizes.transition
+        return {
+            "bottom": min(sizes.bottom, self.block),
+            "top": min(sizes.top, self.block),
+            "transition_bottom": min(below, self.zone),
+            "transition_top": min(above, self.zone),
+            "weight": min(9, max(1, round(10 * math / (math + language)))),
+            "outer": sizes.outer,
+        }
 
 
 def space_of(layers: int) -> Space:

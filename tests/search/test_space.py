@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from harness.errors import LayerswapError
+from harness.profiles import load_profile
 from harness.recipe_text import parse_recipe
 from harness.recipes import LayerSwap
 from harness.search.space import OUTER, space_of, text_of
@@ -25,6 +26,17 @@ def test_the_papers_swap_is_in_the_space():
     assert (space.block, space.zone) == (12, 4)
     with pytest.raises(LayerswapError, match="a model of 3 layers leaves nothing to search"):
         space_of(3)
+
+
+def test_a_search_begins_at_the_profiles_swap():
+    import optuna
+
+    for name, layers in (("embedded", 10), ("llama-3.1-8b-sw", 32)):
+        sizes, space = load_profile(name).sizes, space_of(layers)
+        study = optuna.create_study()
+        study.enqueue_trial(space.nearest(sizes.scaled(layers)))
+        swap = space.suggest(study.ask())
+        assert swap.plan(layers, sizes) == LayerSwap().plan(layers, sizes)
 
 
 @pytest.mark.parametrize("outer", OUTER)
