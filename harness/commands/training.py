@@ -84,7 +84,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _tune(options: argparse.Namespace, given: dict[str, Any]) -> None:
-    from harness.places import is_hub_id, locate, origin
+    from harness.places import is_hub_id, locate
     from harness.profiles import load_profile
     from harness.tuning.run import Job, check, tune
     from harness.tuning.spec import TrainingSpec, fields_of
@@ -106,12 +106,19 @@ def _tune(options: argparse.Namespace, given: dict[str, Any]) -> None:
     check(spec, options.out, profile.folder, device)  # before a base is downloaded
     place = options.base or profile.experts["base"]
     base = locate(place, Path.cwd(), profile.dtype) if options.base else profile.expert_path("base")
-    job = Job(options.expert, spec, base, origin(place, base) or place, options.out, profile.folder, device)
+    job = Job(options.expert, spec, base, _called(place, base), options.out, profile.folder, device)
     record = tune(job, _say)
     print(
         f"{options.out}: {options.expert}, {record['steps']:,} steps; use it with --ablation-expert "
         f"{options.expert}={options.out}"
     )
+
+
+def _called(place: str, base: Path) -> str:
+    """What records call a base: a hub id with its commit, a model that ships, or a folder's or file's name."""
+    from harness.places import origin
+
+    return origin(place, base) or (place if ":" in place else Path(place).name)
 
 
 def _say(line: str) -> None:

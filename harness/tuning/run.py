@@ -35,7 +35,8 @@ _LIBRARIES = ("pytest-layerswap", "torch", "transformers", "accelerate", "peft")
 
 @dataclass(frozen=True)
 class Job:
-    """What is tuned, and where to. ``place`` is what the base is called, ``folder`` where relative data files lie."""
+    """What is tuned, and where to. ``place`` is what the base is called (with its commit, if it is of the hub),
+    ``folder`` where relative data files lie."""
 
     expert: str
     spec: TrainingSpec
@@ -266,10 +267,11 @@ def _trainer(
         data_collator=collator,
         train_dataset=read.train,
         eval_dataset=read.held_out or None,
-        callbacks=watchers(say),
     )
     for shown_otherwise in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(shown_otherwise)
+    for watcher in watchers(say):
+        trainer.add_callback(watcher)
     return trainer
 
 
@@ -301,11 +303,11 @@ def _write(job: Job, model: Any, record: dict[str, Any]) -> None:
     from harness.merging.preflight import preflight
     from harness.merging.storage import open_source, torch_dtype
 
-    hub = job.place.partition("@")[0]
+    hub, _, revision = job.place.partition("@")
     with atomic_folder(job.out) as folder:
         if job.spec.method == "lora":
             for config in model.peft_config.values():
-                config.base_model_name_or_path = hub
+                config.base_model_name_or_path = hub if revision else str(job.base.resolve())
             # An adapter has no embeddings; without being told, peft would ask the hub about the base's.
             model.save_pretrained(folder, save_embedding_layers=False)
         else:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from harness.cli import main
-from harness.commands.training import RECIPE
+from harness.commands.training import RECIPE, _called
 from harness.places import EMBEDDED_WEIGHTS
 from harness.tuning.spec import TrainingSpec
 
@@ -32,6 +32,10 @@ def test_what_is_tuned_can_be_merged_at_once(method, data, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "math: 9 records, " in shown
     assert shown.endswith(f"{out}: math, 2 steps; use it with --ablation-expert math={out}\n")
+    assert json.loads((out / "training.json").read_text("utf-8"))["base"] == "embedded:base"
+    if method == "lora":
+        named = json.loads((out / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
+        assert named == str(EMBEDDED_WEIGHTS / "base")
     merged = tmp_path / "merged"
     arguments = ["--profile", "embedded", "--expert", f"math={out}", "--out", str(merged)]
     assert main(["merge", "layer-swap(bottom=2, top=2)", *arguments]) == 0
@@ -66,6 +70,12 @@ def test_mistakes_are_one_sentence(arguments, message, capsys, tmp_path, monkeyp
     error = capsys.readouterr().err
     assert error.startswith(f"error: {message}")
     assert error.count("\n") == 1
+
+
+def test_records_name_no_folder_of_the_machine(tmp_path):
+    assert _called(str(tmp_path / "models" / "base"), tmp_path) == "base"
+    assert _called("models/base.gguf", tmp_path) == "base.gguf"
+    assert _called("org/base@v1", tmp_path / "snapshots" / "0123") == "org/base@0123"
 
 
 def test_every_key_of_a_recipe_has_an_option():

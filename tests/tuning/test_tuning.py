@@ -80,6 +80,12 @@ def test_lora_gives_an_adapter_that_fits_its_base(data, tmp_path):
     assert changed == {slot for slot in base.slot_digests if slot.startswith("layers.")}
 
 
+def test_a_terminal_is_shown_a_bar(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    tune(job(data, tmp_path / "math", steps=2, evaluations=1), lambda line: None)
+    assert "2/2" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_an_interrupted_run_goes_on_to_the_same_weights(method, data, tmp_path):
     undisturbed = tune(job(data, tmp_path / "a", method=method), lambda line: None)
