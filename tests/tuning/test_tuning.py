@@ -178,22 +178,10 @@ def test_a_record_longer_than_the_base_has_positions_is_refused(data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_a_killed_process_goes_on_to_the_same_weights(method, data, tmp_path):
+def test_a_killed_process_goes_on_to_the_same_weights(data, tmp_path):
     def command(out: str) -> list[str]:
         arguments = ["train", "embedded", "math", "--data", str(data / "math.jsonl"), "--out", str(tmp_path / out)]
-        recipe = [
-            "--method",
-            method,
-            "--steps",
-            "90",
-            "--evaluations",
-            "30",
-            "--max-length",
-            "96",
-            "--batch-size",
-            "2",
-        ]
+        recipe = ["--steps", "90", "--evaluations", "30", "--max-length", "96", "--batch-size", "2"]
         return [sys.executable, "-m", "harness", *arguments, *recipe]
 
     subprocess.run(command("a"), check=True, capture_output=True)
