@@ -96,7 +96,8 @@ class RunResult:
     against in the report, as label to case id (base, each expert, soup). ``experts`` maps names to digests of
     their weights, ``header`` and ``provenance`` are shown as they are (above and below the tables), and ``seconds``
     are seconds by stage. ``changes`` says how far each expert moved from the base, and where;
-    ``corpus`` holds the method against the comparators on metrics of whole corpora.
+    ``corpus`` holds the method against the comparators on metrics of whole corpora; ``averages`` names the columns of
+    each column that is an average.
     """
 
     name: str
@@ -112,6 +113,7 @@ class RunResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     changes: tuple[ParameterChange, ...] = ()
     corpus: tuple[CorpusContrast, ...] = ()
+    averages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def case(self, case_id: str) -> CaseResult | None:
@@ -144,7 +146,8 @@ class RunResult:
                 for contrast in data["corpus"]
             )
             lists = {"columns": tuple(data["columns"]), "cases": cases, "changes": changes, "corpus": corpus}
-            return cls(**{**data, **lists})
+            averages = {name: tuple(columns) for name, columns in data.get("averages", {}).items()}
+            return cls(**{**data, **lists, "averages": averages})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise LayerswapError(f"damaged results: {error!r}") from error
 

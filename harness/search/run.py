@@ -86,7 +86,8 @@ def search(
         import optuna
     except ImportError as error:
         raise LayerswapError("search needs optuna: pip install 'pytest-layerswap[search]'") from error
-    from harness.evaluation.grid import Grid, Settings
+    from harness.evaluation.pairs import PairGrid
+    from harness.evaluation.variants import Settings
 
     if budget < 1:
         raise LayerswapError(f"--budget is {budget}: expected a number of swaps to try, at least 1")
@@ -94,7 +95,7 @@ def search(
     columns = parts.tuning.columns
 
     def grid(profile: Profile, folder: Path) -> Grid:
-        return Grid(Settings(profile, device or profile.device, dtype or profile.dtype, limit), folder, store)
+        return PairGrid(Settings(profile, device or profile.device, dtype or profile.dtype, limit), folder, store)
 
     with tempfile.TemporaryDirectory(prefix="layerswap-") as work:
         tuning, held_out = grid(parts.tuning, Path(work) / "tuning"), grid(parts.held_out, Path(work) / "held-out")

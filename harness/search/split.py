@@ -34,12 +34,11 @@ def split(profile: Profile, columns: Sequence[str]) -> Split:
     Of other tasks a third of the documents is kept for tuning: a profile whose columns say ``part = "held-out"`` keeps
     its floors off them. Raises :class:`LayerswapError` for unknown columns.
     """
-    if unknown := [name for name in columns if name not in profile.columns]:
-        raise LayerswapError(
-            f"profile {profile.name} has no column {unknown[0]!r}: it has {', '.join(profile.columns)}"
-        )
+    known = [column.name for spec in profile.benchmarks.values() for column in spec.columns]
+    if unknown := [name for name in columns if name not in known]:
+        raise LayerswapError(f"profile {profile.name} has no column {unknown[0]!r}: it has {', '.join(known)}")
     if profile.tasks in ("embedded", "small"):
-        held_out = _with(profile, columns, lambda column: column)
+        held_out = _with(profile, columns, _alone)
         folder = _made(profile.tasks, {c.task for spec in held_out.benchmarks.values() for c in spec.columns})
         sentence = "tuned on new items of the validation split, held out are the profile's own documents"
         return Split(held_out.model_copy(update={"tasks": str(folder)}), held_out, sentence)
@@ -55,7 +54,7 @@ def split(profile: Profile, columns: Sequence[str]) -> Split:
 
 
 def _part(column: ColumnSpec, part: str) -> ColumnSpec:
-    return column.model_copy(update={"part": part})
+    return _alone(column).model_copy(update={"part": part})
 
 
 def _with(profile: Profile, columns: Sequence[str], change: Callable[[ColumnSpec], ColumnSpec]) -> Profile:
@@ -64,6 +63,11 @@ def _with(profile: Profile, columns: Sequence[str], change: Callable[[ColumnSpec
         if some := tuple(change(column) for column in spec.columns if column.name in columns):
             kept[name] = spec.model_copy(update={"columns": some})
     return profile.model_copy(update={"benchmarks": kept})
+
+
+def _alone(column: ColumnSpec) -> ColumnSpec:
+    """An average of columns would be one more thing to maximise."""
+    return column.model_copy(update={"average": ""})
 
 
 def _made(tasks: str, names: set[str]) -> Path:

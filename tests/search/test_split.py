@@ -79,6 +79,12 @@ def test_documents_without_a_number_are_parted_by_their_content():
     assert [part_of(json.loads(json.dumps(row))) for row in tuning] == ["tuning"] * len(tuning)
 
 
+def test_an_average_is_nothing_of_its_own_to_maximise():
+    parts = split(load_profile("llama-3.1-8b"), ["mgsm sw", "mgsm te"])
+    assert parts.tuning.columns == parts.held_out.columns == ("mgsm sw", "mgsm te")
+    assert [column.pair for column in parts.tuning.benchmarks["mgsm"].columns] == ["", "te"]
+
+
 def test_columns_that_will_not_do_are_named():
     profile = load_profile("embedded")
     with pytest.raises(LayerswapError, match="profile embedded has no column 'mgsm xx': it has mgsm sw, "):
