@@ -9,7 +9,10 @@ from pathlib import Path
 
 from harness import __version__
 from harness.commands.exchange import add_exchange_commands
+from harness.commands.hub import add_hub_commands
 from harness.commands.models import add_model_commands
+from harness.commands.searching import add_search_commands
+from harness.commands.training import add_training_commands
 from harness.errors import LayerswapError
 
 
@@ -92,19 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     verify = actions.add_parser("verify", help="check every row and remove damaged ones: status 1 if there were any")
     verify.set_defaults(run=_cache_verify)
 
-    train = commands.add_parser("train", help="build the embedded experts from scratch")
-    train.add_argument("profile", choices=["embedded"], help="whose experts")
-    train.add_argument("--out", type=Path, default=Path("weights"), help="where to (default: %(default)s)")
-    train.add_argument("--only", nargs="+", default=[], metavar="STAGE", help="some stages (default: all, in order)")
-    train.add_argument(
-        "--share", type=float, default=1.0, help="of each stage's tokens, to try things out (default: 1)"
-    )
-    train.add_argument("--seed", type=int, default=0, help="another seed, another base and experts (default: 0)")
-    train.add_argument("--threads", type=int, default=1, help="of torch; shipped weights used 1 (default: %(default)s)")
-    train.add_argument(
-        "--benchmarks", type=Path, metavar="FOLDER", help="write the benchmarks' data there, train nothing"
-    )
-    train.set_defaults(run=_train)
+    add_training_commands(commands)
+    add_hub_commands(commands)
+    add_search_commands(commands)
 
     study = commands.add_parser("study", help="does swapping pay? over several seeds of the embedded experts")
     study.add_argument(
@@ -188,24 +181,6 @@ def _cache_verify(options: argparse.Namespace) -> int:
     found = verify(default_path())
     print(found.text, file=sys.stdout if found.sound else sys.stderr)
     return int(not found.sound)
-
-
-def _train(options: argparse.Namespace) -> None:
-    from harness.lab import benchmarks, build
-
-    if options.benchmarks:
-        benchmarks.write(options.benchmarks, build.BENCHMARK_SEED)
-        print(f"{options.benchmarks}: data of the embedded benchmarks")
-        return
-    if not 0 < options.share <= 1:
-        raise LayerswapError(f"--share is {options.share}: expected a share above 0 and up to 1")
-    import torch
-
-    torch.set_num_threads(max(1, options.threads))
-    options.out.mkdir(parents=True, exist_ok=True)
-    build.build(options.out, options.only, options.share, seed=options.seed)
-    (options.out / "README.md").write_text(build.describe(options.out), encoding="utf-8")
-    print(f"{options.out}: {', '.join(stage.name for stage in build.select(options.only))}")
 
 
 def _study(options: argparse.Namespace) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from harness.errors import LayerswapError
 from harness.places import is_hub_id, is_placeholder, locate
 from harness.recipes import SwapSizes
+from harness.tuning.spec import TrainingSpec
 
 SHIPPED = Path(__file__).parent / "profiles"
 SHIPPED_TASKS = Path(__file__).parent / "evaluation" / "tasks"
@@ -32,7 +35,8 @@ class ColumnSpec(_Strict):
     ``corpus`` names metrics of the whole corpus that are reported beside it. ``where`` keeps the documents in which
     that field is true, or is false after a ``not``: beside a column of the whole task it costs no evaluation. ``pair``
     names the experts it is evaluated with, if not the profile's own; columns of one ``average`` are averaged under that
-    name.
+    name. ``part`` keeps a third of the documents, on which a search may choose (``tuning``), or the others
+    (``held-out``): see :func:`part_of`.
     """
 
     name: str
@@ -45,9 +49,12 @@ class ColumnSpec(_Strict):
     where: str = ""
     pair: str = ""
     average: str = ""
+    part: Literal["", "tuning", "held-out"] = ""
 
     def keeps(self, document: Mapping[str, Any]) -> bool:
         """Whether the column scores ``document``. Raises :class:`LayerswapError` if that lacks the field."""
+        if self.part and part_of(document) != self.part:
+            return False
         if not self.where:
             return True
         negated, field = self.where.startswith("not "), self.where.removeprefix("not ")
@@ -57,6 +64,16 @@ class ColumnSpec(_Strict):
                 f"they have {', '.join(document)}"
             )
         return bool(document[field]) is not negated
+
+
+def part_of(document: Mapping[str, Any]) -> str:
+    """``tuning`` or ``held-out``, for good: by a hash of the document, or of its number in a published benchmark.
+
+    Languages number their documents alike, so a problem and its translations are in one part.
+    """
+    number = str(document.get("id", "")).rpartition("-")[2]
+    text = number if number.isdigit() else json.dumps(document, sort_keys=True, default=str)
+    return "held-out" if int(hashlib.sha256(f"part {text}".encode()).hexdigest(), 16) % 3 else "tuning"
 
 
 class BenchmarkSpec(_Strict):
@@ -86,6 +103,7 @@ class SwapSpec(_Strict):
 class Profile(_Strict):
     """What one run is about. ``folder`` is where its ``file`` lies: relative paths start there.
 
+    ``training`` says how experts are tuned from the base, by name: see :mod:`harness.tuning`.
     ``tasks`` names a folder of lm-eval tasks (``embedded``, ``small`` and ``real`` ship; empty for lm-eval's own),
     ``data`` one of benchmark files in their published formats for tasks that read such. ``pairs`` are further sets of
     experts for the same recipes, by name: which expert stands in for ``language``, ``math`` or another.
@@ -97,6 +115,7 @@ class Profile(_Strict):
     pairs: dict[str, dict[str, str]] = {}
     benchmarks: dict[str, BenchmarkSpec] = Field(min_length=1)
     swap: SwapSpec = SwapSpec()
+    training: dict[str, TrainingSpec] = {}
     tasks: str = ""
     data: str = ""
     device: str = "cpu"
@@ -109,6 +128,8 @@ class Profile(_Strict):
     def _complete(self) -> Profile:
         if missing := [role for role in ("base", "math", "language") if role not in self.experts]:
             raise ValueError(f"[experts] names no {' and no '.join(missing)}")
+        if unknown := sorted(set(self.training) - (set(self.experts) - {"base"})):
+            raise ValueError(f"[training.{unknown[0]}] is of no expert: there are {', '.join(self.experts)}")
         names = [column.name for benchmark in self.benchmarks.values() for column in benchmark.columns]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"several columns are named {', '.join(repeated)}")
@@ -244,7 +265,7 @@ def _toml(path: Path) -> dict[str, Any]:
 def _problem(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        keys = {k for model in (Profile, SwapSpec, BenchmarkSpec, ColumnSpec) for k in model.model_fields}
+        keys = {k for model in (Profile, SwapSpec, BenchmarkSpec, ColumnSpec, TrainingSpec) for k in model.model_fields}
         return f"unknown key {where}" + _nearest(str(error["loc"][-1]), keys - {"folder", "file"})
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{where}: {message}" if where else message

@@ -117,3 +117,20 @@ def test_the_papers_profiles_are_the_papers_and_wait_for_experts(name):
     assert plan.drawing == "T|LLLLLT" + "M" * 23 + "TLL|TT"
     with pytest.raises(LayerswapError, match=rf"{name}.toml: experts.math is still a placeholder .*--ablation-expert"):
         profile.expert_path("math")
+
+
+def test_a_profile_says_how_its_experts_are_tuned(write):
+    text = '[training.math]\ndata = "org/problems"\nmethod = "lora"\nsamples = 30000\n[experts]'
+    spec = load_profile(str(write("[experts]", text))).training["math"]
+    assert (spec.data, spec.method, spec.samples, spec.epochs) == ("org/problems", "lora", 30000, 1.0)
+    with pytest.raises(LayerswapError, match=r"unknown key training.math.sample \(did you mean 'samples'\?\)"):
+        load_profile(str(write("[experts]", "[training.math]\nsample = 3\n[experts]")))
+    with pytest.raises(LayerswapError, match=r"\[training.maths\] is of no expert: there are base, math, language"):
+        load_profile(str(write("[experts]", "[training.maths]\n[experts]")))
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b-sw", "llama-3.1-8b-te", "llama-3.1-8b-bn", "llama-3.1-8b-ja"])
+def test_the_papers_profiles_have_recipes_of_its_size(name):
+    training = load_profile(name).training
+    assert set(training) == {"math", "language"}
+    assert all(30_000 <= spec.samples <= 40_000 for spec in training.values())

@@ -173,7 +173,8 @@ def build_columns(profile: Profile, benchmark: str, limit: int | None, batch_siz
         prompts = [[str(a) for a in i.args] for i in task.instances]
         kept = [number for number, doc in {i.doc_id: i.doc for i in task.instances}.items() if spec.keeps(doc)]
         if not kept:
-            raise LayerswapError(f"column {spec.name}: where = {spec.where!r} is true of no document of {spec.task}")
+            kept_by = f"where = {spec.where!r}" if spec.where else f"part = {spec.part!r}"
+            raise LayerswapError(f"column {spec.name}: {kept_by} is true of no document of {spec.task}")
         chosen = {kept[i] for i in subset(len(kept), limit)}
         instances = [i for i in task.instances if i.doc_id in chosen]
         docs = {i.doc_id: i.doc for i in instances}

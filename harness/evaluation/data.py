@@ -20,7 +20,7 @@ LANGUAGES = {"sw": "Swahili", "te": "Telugu", "bn": "Bengali", "ja": "Japanese",
 
 # Where a benchmark's files may lie under the data folder, by benchmark and split; LANG and CODE are the language's.
 PLACES: dict[str, dict[str, tuple[str, ...]]] = {
-    "mgsm": {"test": ("mgsm/mgsm_LANG.tsv", "mgsm_LANG.tsv")},
+    "mgsm": {"test": ("mgsm/mgsm_LANG.tsv", "mgsm_LANG.tsv", "mgsm/LANG/test-00000-of-00001.parquet")},
     "belebele": {
         "test": ("belebele/CODE.jsonl", "Belebele/CODE.jsonl", "belebele/data/CODE.jsonl", "belebele_CODE.jsonl")
     },
@@ -32,7 +32,7 @@ PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         )
         for split in ("devtest", "dev")
     },
-    "mbpp": {"test": ("mbpp/mbpp.jsonl", "mbpp.jsonl")},
+    "mbpp": {"test": ("mbpp/mbpp.jsonl", "mbpp.jsonl", "mbpp/full")},
     "mmlu": {
         split: (
             *(f"{place}/{split}" for place in ("mmlu", "mmlu/data", "data")),
@@ -45,7 +45,7 @@ PLACES: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def find(folder: Path, benchmark: str, split: str, language: str = "en") -> Path | None:
-    """The file (for MMLU also a folder of a file a subject) with a benchmark's documents, or None."""
+    """The file with a benchmark's documents, or the folder (MMLU: a file a subject; MBPP: a file a split), or None."""
     for place in PLACES[benchmark].get(split, ()):
         path = folder / place.replace("LANG", language).replace("CODE", CODES[language])
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
