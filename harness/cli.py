@@ -10,7 +10,7 @@ from pathlib import Path
 from harness import __version__
 from harness.commands.exchange import add_exchange_commands
 from harness.commands.models import add_model_commands
-from harness.errors import LayerswapError
+from harness.errors import LayerswapError, plain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +20,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options) or 0)
     except LayerswapError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain(str(error))}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # whoever reads the output has enough of it
+        sys.stdout = None
+        return 1
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {plain(place + (error.strerror or str(error)))}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("error: there is not enough memory: give fewer or smaller models, or more memory", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -132,6 +142,8 @@ def _compare(options: argparse.Namespace) -> int:
     from harness.gating.floors import no_worse
     from harness.reporting.compare import BROKEN, compare_runs, load_saved, render_comparison
 
+    if not 0 <= options.margin <= 1:
+        raise LayerswapError(f"--margin is {options.margin}: expected a share from 0 to 1 (two points are 0.02)")
     floor = no_worse(options.margin)
     rows = compare_runs(load_saved(options.before), load_saved(options.after), floor)
     print(render_comparison(rows, floor, options.all), end="")
@@ -152,9 +164,9 @@ def _trend(options: argparse.Namespace) -> None:
     found, skipped = trend_points(options.reports, options.case, options.column)
     for line in skipped:
         print(line, file=sys.stderr)
-    print(trend_table(found))
     if options.out:
         replace_text(options.out, trend_figure(found, f"{options.case} on {options.column}"))
+    print(trend_table(found))
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -1,13 +1,15 @@
-"""Files that are replaced in one step, and folders that appear in one."""
+"""Files that are read with one clear error, files that are replaced in one step, and folders that appear in one."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from harness.errors import LayerswapError
 
@@ -19,6 +21,66 @@ def cache_folder() -> Path:
     import platformdirs
 
     return platformdirs.user_cache_path("pytest-layerswap")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """``folder / name``, where the file that it is lies in ``folder``; the hub's cache may keep it among its blobs.
+
+    Raises :class:`LayerswapError` for absolute names, for ``..``, and for links that lead elsewhere: what a stranger's
+    checkpoint names must not be read from another place, let alone be copied from there into a merged model.
+    """
+    parts = (*PurePosixPath(name).parts, *PureWindowsPath(name).parts)
+    wrong = not name or "\0" in name or len(name) > 255 or ".." in parts or PureWindowsPath(name).anchor
+    if wrong or PurePosixPath(name).is_absolute():
+        raise LayerswapError(f"{str(folder)!r}: {shortened(name)} is no name of a file in that folder")
+    path, root = folder / name, folder.resolve()
+    homes = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError) as error:  # links in a circle
+        raise LayerswapError(f"{str(path)!r} is a link that cannot be followed: {error}") from error
+    if not any(real.is_relative_to(home) for home in homes):
+        raise LayerswapError(f"{str(path)!r} leads out of its folder, to {str(real)!r}: put a copy of the file there")
+    return path
+
+
+def shortened(value: object, most: int = 60) -> str:
+    """``repr`` of a value that may be anything, for a message."""
+    import reprlib
+
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = most
+    return short.repr(value)
+
+
+def read_text(path: Path, newline: str | None = None) -> str:
+    """The text of a UTF-8 file; ``newline`` as of :func:`open`. Raises :class:`LayerswapError` naming the file."""
+    try:
+        with path.open(encoding="utf-8", newline=newline) as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise LayerswapError(f"{path}: not in UTF-8: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise LayerswapError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; raises :class:`LayerswapError` naming the file and, where there is one, the line."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise LayerswapError(f"{path}: not JSON that can be read: nested too deep") from None
+    except ValueError as error:  # also a number of more digits than Python reads
+        raise LayerswapError(f"{path}: not JSON: {error}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """As :func:`read_json`, of a file that must hold an object."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise LayerswapError(f"{path}: expected a JSON object, found {shortened(value)}")
+    return value
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -36,7 +36,13 @@ def locate(place: str, folder: Path, dtype: str) -> Path:
     """
     if is_placeholder(place):
         raise LayerswapError(f"{place} is a placeholder")
+    if not place or "\0" in place:
+        raise LayerswapError(f"{place!r} is no place: expected a folder, a GGUF file or a hub id")
     if place.startswith("embedded:"):
+        shipped = sorted(path.parent.name for path in EMBEDDED_WEIGHTS.glob("*/config.json"))
+        shipped += sorted(path.parent.name for path in EMBEDDED_WEIGHTS.glob("*/adapter_config.json"))
+        if place.removeprefix("embedded:") not in shipped:
+            raise LayerswapError(f"{place} does not ship: those that do are {', '.join(shipped)}")
         return EMBEDDED_WEIGHTS / place.removeprefix("embedded:")
     if place.startswith("smollm2:"):
         from harness.smollm2 import prepared

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.errors import LayerswapError
+from harness.errors import LayerswapError, one_line
 from harness.places import is_hub_id, is_placeholder, locate
 from harness.recipes import SwapSizes
 
@@ -102,7 +102,7 @@ class Profile(_Strict):
             raise ValueError(f"several columns are named {', '.join(repeated)}")
         for benchmark, spec in self.benchmarks.items():
             for column in spec.columns:
-                if column.name.split()[0] != benchmark:
+                if column.name.split()[:1] != [benchmark]:
                     raise ValueError(f"column {column.name!r} of {benchmark} must begin with the benchmark's name")
         return self
 
@@ -188,8 +188,8 @@ def load_profile(name_or_path: str) -> Profile:
         )
     try:
         data = _toml(path)
-    except (ValueError, OSError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise LayerswapError(f"profile {path}: not readable as TOML: {error}") from error
+    except (ValueError, OSError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise LayerswapError(f"profile {path}: not readable as TOML: {one_line(error)}") from error
     try:
         return Profile(**{**data, "folder": path.parent, "file": path})
     except ValidationError as error:

@@ -37,7 +37,7 @@ def test_a_request_is_written_and_read_back(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("recipe = 'ties'\nmodels = 3", "unknown key models: expected recipe, experts, dtype"),
+        ("recipe = 'ties'\nmodels = 3", "unknown key 'models': expected recipe, experts, dtype"),
         ("recipe = 'tis'", "recipe: 'tis' is no recipe"),
         ("[recipe]\nbottom = 3", "recipe: expected a text .* or a table with a kind"),
         ("[recipe]\nkind = 'ties'\ndensty = 3", "recipe: .*unknown argument densty"),

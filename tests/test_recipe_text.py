@@ -38,7 +38,7 @@ def test_a_recipe_is_read_as_it_is_written(text):
         ("ties(0.2, density=0.3)", "multiple values for argument 'density'"),
         ("layer-swap(bottom=-1)", "bottom is -1"),
         ("layer-swap(bottom=", "is no recipe"),
-        ("layer-swap(bottom=open('x'))", "malformed"),
+        ("layer-swap(bottom=open('x'))", "arguments must be plain values"),
         ("layer-swap() or ties()", "is no recipe"),
         ("__import__('os')", "is no recipe"),
         ("slots(3)", "slots"),

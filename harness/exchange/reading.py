@@ -10,7 +10,7 @@ from harness.errors import LayerswapError
 from harness.exchange.naming import TASK_VECTORS, named, places
 from harness.exchange.roles import recipe_of
 from harness.exchange.schema import MergekitFile, Parameters, Slice, parse_mergekit
-from harness.plan import OUTER_SLOTS, Mix, Plan, copy, layer_slot, linear
+from harness.plan import DEEPEST, OUTER_SLOTS, Mix, Plan, copy, layer_slot, linear
 from harness.recipe_files import Request, read_table
 from harness.recipes import Recipe, Slerp, Slots, Soup, TaskArithmetic, Ties
 
@@ -166,7 +166,7 @@ def _range(reader: _Reader, where: str, part: Slice) -> tuple[int, int]:
     ranges = [source.layer_range for source in part.sources]
     if len(set(ranges)) > 1:
         raise reader.refuse(f"{where}.sources[1].layer_range", "is another than the first source's: expected the same")
-    if not 0 <= ranges[0][0] <= ranges[0][1]:
+    if not 0 <= ranges[0][0] <= ranges[0][1] <= DEEPEST:
         raise reader.refuse(f"{where}.sources[0].layer_range", f"is {list(ranges[0])}: expected a range of layers")
     return ranges[0]
 
