@@ -6,12 +6,18 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from harness.errors import LayerswapError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def cache_folder() -> Path:
@@ -106,9 +112,12 @@ def atomic_folder(target: Path, flush: bool = True) -> Iterator[Path]:
     ``flush`` waits for the disk first, so that not even a power cut leaves a damaged folder under the name. Raises
     :class:`LayerswapError` where the system refuses.
     """
+    prefix = f".{target.name}.partial-"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+        _remove_abandoned(target.parent, prefix)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        held = _hold(folder)
     except OSError as error:
         raise LayerswapError(f"cannot write to {str(target.parent)!r}: {error.strerror}") from error
     try:
@@ -125,6 +134,33 @@ def atomic_folder(target: Path, flush: bool = True) -> Iterator[Path]:
         raise LayerswapError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def _hold(folder: Path) -> int | None:
+    """A lock on a folder that the system gives up with the process; None if another process has it."""
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_abandoned(parent: Path, prefix: str) -> None:
+    """Removes what killed processes have left: they hold no lock any more.
+
+    A folder gets a minute, so that its maker has the time to lock it.
+    """
+    for folder in [path for path in parent.iterdir() if path.name.startswith(prefix)]:
+        with suppress(OSError):
+            if fcntl is not None and time.time() - folder.stat().st_mtime > 60 and (held := _hold(folder)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(held)
 
 
 def _flush(path: Path) -> None:
