@@ -20,6 +20,7 @@ SUFFIXES = (".toml", ".yaml", ".yml")
 _KEYS = ("recipe", "experts", "dtype")
 MOST_VALUES = 100_000  # of a file: a recipe of every slot of the deepest models has a tenth
 DEEPEST = 50
+LONGEST = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ def read_request(text: str) -> Request:
 def read_table(path: Path) -> dict[str, Any]:
     """The table that a TOML or YAML file is; raises :class:`LayerswapError` if it cannot be read or is none."""
     text = read_text(path)
+    if len(text) > LONGEST:
+        raise LayerswapError(f"{path}: {len(text):,} characters: expected a file that a person writes, of a few pages")
     try:
         data = _toml(text) if path.suffix == ".toml" else _yaml(text)
         _bounded(data, MOST_VALUES, DEEPEST)

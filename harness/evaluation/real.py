@@ -26,8 +26,7 @@ def load(benchmark: str, language: str = "en", data: str = "", **_: Any) -> dict
     from datasets import Dataset
 
     folder = Path(data) if data else None
-    documents = {"mgsm": _mgsm, "belebele": _belebele, "flores": _flores, "mbpp": _mbpp, "mmlu": _mmlu}[benchmark]
-    rows = documents(folder, language)
+    rows = DOCUMENTS[benchmark](folder, language)
     if not rows:
         raise LayerswapError(f"{benchmark} data in {data or 'the hub'!r} has no documents of the test")
     return {"test": Dataset.from_list([{"id": f"{language}-{number}", **row} for number, row in enumerate(rows, 1)])}
@@ -140,6 +139,9 @@ def _question(row: dict[str, Any]) -> str:
         raise wrong(row, f"choices are {len(found)}: expected {len(LETTERS)}")
     choices = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, found, strict=True))
     return f"{text(row, 'question').strip()}{choices}\nAnswer:"
+
+
+DOCUMENTS = {"mgsm": _mgsm, "belebele": _belebele, "flores": _flores, "mbpp": _mbpp, "mmlu": _mmlu}
 
 
 def _hub(name: str, config: str, split: str) -> Rows:
