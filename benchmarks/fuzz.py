@@ -196,7 +196,8 @@ def main() -> int:
         return int(fuzz(READERS[names[0]], options.seconds, options.seed) > 0)
     command = [sys.executable, "-m", "benchmarks.fuzz", "--seconds", str(options.seconds), "--seed", str(options.seed)]
     running = [subprocess.Popen([*command, name]) for name in names]
-    return int(any([process.wait() for process in running]))
+    statuses = [process.wait() for process in running]
+    return int(any(statuses))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def inside(folder: Path, name: str) -> Path:
     checkpoint names must not be read from another place, let alone be copied from there into a merged model.
     """
     parts = (*PurePosixPath(name).parts, *PureWindowsPath(name).parts)
-    wrong = not name or "\0" in name or len(name) > 255 or ".." in parts or PureWindowsPath(name).anchor
+    wrong = not name or not name.isprintable() or len(name) > 255 or ".." in parts or PureWindowsPath(name).anchor
     if wrong or PurePosixPath(name).is_absolute():
         raise LayerswapError(f"{str(folder)!r}: {shortened(name)} is no name of a file in that folder")
     path, root = folder / name, folder.resolve()

@@ -134,7 +134,6 @@ def survives(reader: Reader, path: Path) -> bool:
     """Whether the file was read; False for one clear error. Anything else is raised."""
     try:
         reader.read(path)
-    except LayerswapError as error:
-        assert str(error)
+    except LayerswapError:
         return False
     return True
