@@ -129,8 +129,6 @@ def fuzz(reader: Reader, seconds: float, seed: int) -> int:
         workshop = Path(place, "workshop")
         workshop.mkdir()
         build(workshop)
-        (workshop / "recipe.yaml").write_text("recipe: {kind: layer-swap, bottom: 1}\nexperts: {math: m}\n", "utf-8")
-        (workshop / "recipe.txt").write_text("layer-swap(bottom=1, transition=(1, 0), weights=(0.5, 0.5))", "utf-8")
         pool = [(workshop / reader.seeds[0]).read_bytes()]
         pool += [path.read_bytes() for path in sorted((CORPUS / reader.name).glob("*"))]
         known: set[str] = set()

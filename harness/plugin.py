@@ -145,7 +145,10 @@ def ablation_context(request: pytest.FixtureRequest) -> Iterator[Context]:
     from harness.runlog import write_facts
 
     grid = state.context.grid
-    write_facts(state.folder, grid, grid.store)
+    try:
+        write_facts(state.folder, grid, grid.store)
+    except OSError as error:
+        state.lines.append(f"ERROR: what the report says of the run cannot be kept in {str(state.folder)!r}: {error}")
     state.lines += grid.store.messages
     grid.store.close()  # the end of the run opens it again
 

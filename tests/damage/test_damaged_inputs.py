@@ -13,7 +13,6 @@ import pytest
 from harness.cli import main
 from tests.damage import records, settings, texts, weights
 from tests.damage.case import Case
-from tests.damage.workshop import build
 
 CLASSES = {
     "safetensors": weights.SAFETENSORS,
@@ -33,13 +32,6 @@ CLASSES = {
     "folders": records.FOLDERS,
 }
 CASES = [pytest.param(case, id=f"{kind}: {case.name}") for kind, cases in CLASSES.items() for case in cases]
-
-
-@pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("workshop")
-    build(folder)
-    return folder
 
 
 @pytest.fixture

@@ -68,6 +68,8 @@ def build(at: Path) -> None:
         (at / f"{part.partition(']')[0]}.toml").write_text(f"{head}[benchmarks.{part}", "utf-8")
     (at / "mergekit.yaml").write_text(MERGEKIT, "utf-8")
     (at / "recipe.toml").write_text(RECIPE, "utf-8")
+    (at / "recipe.yaml").write_text("recipe: {kind: layer-swap, bottom: 1}\nexperts: {math: models/math}\n", "utf-8")
+    (at / "recipe.txt").write_text("layer-swap(bottom=1, transition=(1, 0), weights=(0.5, 0.5))", "utf-8")
     write_all(at / "data")
     for name, skill in (("before", 0.6), ("after", 0.55)):
         columns = {column: make_score(column, skill, 1) for column in ("mgsm sw", "flores en-sw")}
