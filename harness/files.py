@@ -23,10 +23,18 @@ except ImportError:  # Windows
 def cache_folder() -> Path:
     """Where this user's runs keep things: the folder that LAYERSWAP_CACHE names, else one in the system's caches."""
     if folder := os.environ.get("LAYERSWAP_CACHE"):
-        return Path(folder).expanduser()
+        return expanded(folder)
     import platformdirs
 
     return platformdirs.user_cache_path("pytest-layerswap")
+
+
+def expanded(place: str | Path) -> Path:
+    """``place`` with ``~`` as the home folder; a user that the system does not know stays as it is written."""
+    try:
+        return Path(place).expanduser()
+    except RuntimeError:
+        return Path(place)
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import LayerswapError, one_line
+from harness.files import expanded
 from harness.places import is_hub_id, is_placeholder, locate
 from harness.recipes import SwapSizes
 
@@ -126,7 +127,7 @@ class Profile(_Strict):
     @property
     def data_folder(self) -> Path | None:
         """The folder of the benchmarks' data in their published formats; None if the hub is to be asked."""
-        return self.folder / Path(self.data).expanduser() if self.data else None
+        return self.folder / expanded(self.data) if self.data else None
 
     def expert_path(self, name: str) -> Path:
         """The local folder of an expert: see :mod:`harness.places`.
@@ -148,14 +149,14 @@ class Profile(_Strict):
         """The profile with other places of experts, and another data folder; relative paths start at ``at``."""
         places = {name: _from(at, place) for name, place in (experts or {}).items()}
         update: dict[str, Any] = {"experts": {**self.experts, **places}}
-        return self.model_copy(update=update | ({"data": str(at / Path(data).expanduser())} if data else {}))
+        return self.model_copy(update=update | ({"data": str(at / expanded(data))} if data else {}))
 
 
 def _from(at: Path, place: str) -> str:
     """``place`` with a path made absolute; hub ids, placeholders and models that ship stay as they are."""
     if ":" in place or is_placeholder(place) or is_hub_id(place, at):
         return place
-    return str((at / Path(place).expanduser()).absolute())
+    return str((at / expanded(place)).absolute())
 
 
 def parse_experts(given: Iterable[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import LayerswapError, one_line
-from harness.files import read_text, shortened
+from harness.files import expanded, read_text, shortened
 from harness.recipe_text import kebab, make_recipe, parse_recipe
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def request_text(request: Request, folder: Path | None = None) -> str:
     """``request`` as the TOML file that ``layerswap merge`` reads; local paths from ``folder``, if it is given."""
 
     def place(text: str) -> str:
-        local = Path(text).expanduser()
+        local = expanded(text)
         return text if folder is None or not local.is_dir() else os.path.relpath(local, folder)
 
     def quoted(text: str) -> str:
