@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zlib
 from pathlib import Path
 from random import Random
 
@@ -81,7 +82,7 @@ def mutant(reader: Reader, pool: list[bytes], random: Random) -> bytes:
     if reader.name == "samples" and inner:
         try:
             return gzip.compress(changed(gzip.decompress(data), pool, random), 1)
-        except (OSError, EOFError):
+        except (OSError, EOFError, zlib.error):
             return changed(data, pool, random)
     if reader.name == "safetensors" and inner and len(data) > 8:
         (size,) = struct.unpack("<Q", data[:8])

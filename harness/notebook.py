@@ -110,8 +110,9 @@ def evaluate(
     """
     import pandas as pd
 
-    from harness.evaluation.grid import Grid, Settings
+    from harness.evaluation.pairs import PairGrid
     from harness.evaluation.responses import Store, default_path
+    from harness.evaluation.variants import Settings
 
     chosen = _benchmarks(experts, benchmarks)
     if limit is not None and limit < 1:
@@ -121,7 +122,7 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     kept: dict[str, list[dict[str, Any]]] = {label: [] for label in plans}
     with tempfile.TemporaryDirectory(prefix="layerswap-") as folder:
-        grid = Grid(settings, Path(folder), Store(default_path()))
+        grid = PairGrid(settings, Path(folder), Store(default_path()))
         try:
             for benchmark in chosen:
                 grid.expect(benchmark, plans.values())

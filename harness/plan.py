@@ -85,6 +85,15 @@ class Mix:
         """The operation's parameter ``name``, or None if it has none."""
         return dict(self.parameters).get(name)
 
+    def renamed(self, names: Mapping[str, str]) -> Mix:
+        """The same of other experts: those that ``names`` maps."""
+        if not set(names) & set(self.experts):
+            return self
+        sources = tuple((names.get(expert, expert), weight) for expert, weight in self.sources)
+        base = self.parameter("base")
+        parameters = dict(self.parameters) | ({} if base is None else {"base": names.get(str(base), base)})
+        return Mix(self.operation, sources, tuple(parameters.items()))
+
     @property
     def text(self) -> str:
         """Canonical, readable and unambiguous: equal texts mean equal mixes."""
@@ -142,6 +151,10 @@ class Plan:
     def experts(self) -> tuple[str, ...]:
         """Every checkpoint that the plan reads, in order of first use."""
         return tuple(dict.fromkeys(expert for _, mix in self.mixes for expert in mix.experts))
+
+    def renamed(self, names: Mapping[str, str]) -> Plan:
+        """The same plan of other experts: those that ``names`` maps."""
+        return Plan(tuple((slot, mix.renamed(names)) for slot, mix in self.mixes))
 
     @property
     def text(self) -> str:

@@ -154,7 +154,8 @@ def ablation_context(request: pytest.FixtureRequest) -> Iterator[Context]:
 
 
 def _context(config: pytest.Config, state: State) -> Context:
-    from harness.evaluation.grid import Grid, Settings
+    from harness.evaluation.pairs import PairGrid
+    from harness.evaluation.variants import Settings
     from harness.runlog import write_record
     from harness.suite import Context, expect
 
@@ -167,7 +168,7 @@ def _context(config: pytest.Config, state: State) -> Context:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
     settings = Settings(options.profile, options.device, options.dtype, options.limit, threads, workers, options.memory)
-    grid = Grid(settings, folder, _open_store(config, state))
+    grid = PairGrid(settings, folder, _open_store(config, state))
     expect(grid, state.asked)
     return Context(
         grid=grid,

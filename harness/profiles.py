@@ -31,7 +31,9 @@ class ColumnSpec(_Strict):
 
     ``scale`` divides the metric into [0, 1]; ``graded`` is true if a document's value may lie between 0 and 1.
     ``corpus`` names metrics of the whole corpus that are reported beside it. ``where`` keeps the documents in which
-    that field is true, or is false after a ``not``: beside a column of the whole task it costs no evaluation.
+    that field is true, or is false after a ``not``: beside a column of the whole task it costs no evaluation. ``pair``
+    names the experts it is evaluated with, if not the profile's own; columns of one ``average`` are averaged under that
+    name.
     """
 
     name: str
@@ -42,6 +44,8 @@ class ColumnSpec(_Strict):
     scale: float = Field(default=1.0, gt=0)
     corpus: tuple[str, ...] = ()
     where: str = ""
+    pair: str = ""
+    average: str = ""
 
     def keeps(self, document: Mapping[str, Any]) -> bool:
         """Whether the column scores ``document``. Raises :class:`LayerswapError` if that lacks the field."""
@@ -62,6 +66,12 @@ class BenchmarkSpec(_Strict):
     margin: Share = 0.05
     columns: tuple[ColumnSpec, ...] = Field(min_length=1)
 
+    @property
+    def averages(self) -> dict[str, tuple[ColumnSpec, ...]]:
+        """The columns of every average, by its name."""
+        names = dict.fromkeys(column.average for column in self.columns if column.average)
+        return {name: tuple(c for c in self.columns if c.average == name) for name in names}
+
 
 class SwapSpec(_Strict):
     """The default recipe's sizes, in layers of an ``of``-layer model; other depths get the same fractions."""
@@ -78,12 +88,14 @@ class Profile(_Strict):
     """What one run is about. ``folder`` is where its ``file`` lies: relative paths start there.
 
     ``tasks`` names a folder of lm-eval tasks (``embedded``, ``small`` and ``real`` ship; empty for lm-eval's own),
-    ``data`` one of benchmark files in their published formats for tasks that read such.
+    ``data`` one of benchmark files in their published formats for tasks that read such. ``pairs`` are further sets of
+    experts for the same recipes, by name: which expert stands in for ``language``, ``math`` or another.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str = ""
     experts: dict[str, str] = Field(min_length=1)
+    pairs: dict[str, dict[str, str]] = {}
     benchmarks: dict[str, BenchmarkSpec] = Field(min_length=1)
     swap: SwapSpec = SwapSpec()
     tasks: str = ""
@@ -105,6 +117,19 @@ class Profile(_Strict):
             for column in spec.columns:
                 if column.name.split()[:1] != [benchmark]:
                     raise ValueError(f"column {column.name!r} of {benchmark} must begin with the benchmark's name")
+                if column.pair and column.pair not in self.pairs:
+                    raise ValueError(
+                        f"column {column.name!r} names pair {column.pair!r}: [pairs] has {_listed(self.pairs)}"
+                    )
+            for name, columns in spec.averages.items():
+                if name.split()[:1] != [benchmark] or name in names:
+                    raise ValueError(f"average {name!r} must begin with {benchmark!r}, and be the name of no column")
+                if len({(column.metric, column.graded) for column in columns}) > 1:
+                    raise ValueError(f"average {name!r} is of columns with different metrics")
+        for pair, others in self.pairs.items():
+            if unknown := [name for name in (*others, *others.values()) if name not in self.experts or name == "base"]:
+                known = _listed(name for name in self.experts if name != "base")
+                raise ValueError(f"pair {pair!r} names {unknown[0]!r}: expected experts other than the base: {known}")
         return self
 
     @property
@@ -115,7 +140,19 @@ class Profile(_Strict):
     @property
     def columns(self) -> tuple[str, ...]:
         """Every column's name, in the order of the tables."""
-        return tuple(column.name for benchmark in self.benchmarks.values() for column in benchmark.columns)
+        return tuple(
+            name
+            for benchmark in self.benchmarks.values()
+            for name in (*(column.name for column in benchmark.columns), *benchmark.averages)
+        )
+
+    @property
+    def averages(self) -> dict[str, tuple[str, ...]]:
+        """The names of the columns of every average, by its name."""
+        found = {
+            name: columns for benchmark in self.benchmarks.values() for name, columns in benchmark.averages.items()
+        }
+        return {name: tuple(column.name for column in columns) for name, columns in found.items()}
 
     @property
     def task_folder(self) -> Path | None:
@@ -212,6 +249,10 @@ def _problem(error: Any) -> str:
         return f"unknown key {where}" + _nearest(str(error["loc"][-1]), keys - {"folder", "file"})
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

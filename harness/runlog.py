@@ -197,6 +197,7 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
         provenance={**sources, "date": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC", **_shared_work(facts)},
         seconds=seconds,
         changes=_joined(facts, profile.experts),
+        averages={name: columns for name, columns in profile.averages.items() if name in named},
     )
 
 

@@ -118,7 +118,9 @@ def test_places_may_be_changed_for_one_run(write, tmp_path):
     assert profile.changed() == profile
 
 
-@pytest.mark.parametrize("name", ["llama-3.1-8b-sw", "llama-3.1-8b-te", "llama-3.1-8b-bn", "llama-3.1-8b-ja"])
+@pytest.mark.parametrize(
+    "name", ["llama-3.1-8b-sw", "llama-3.1-8b-te", "llama-3.1-8b-bn", "llama-3.1-8b-ja", "llama-3.1-8b"]
+)
 def test_the_papers_profiles_are_the_papers_and_wait_for_experts(name):
     profile = load_profile(name)
     plan = LayerSwap().plan(32, profile.sizes)

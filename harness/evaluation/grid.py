@@ -69,6 +69,11 @@ class Grid:
         return self.variants.experts
 
     @property
+    def _built_from(self) -> Settings:
+        """What benchmarks' columns are built from."""
+        return self.settings
+
+    @property
     def layers(self) -> int:
         """The base's depth, from its config alone: no weights are read."""
         return self.variants.layers
@@ -210,7 +215,7 @@ class Grid:
 
     def _edition(self, benchmark: str) -> str:
         if benchmark not in self._editions:
-            known = edition(self.settings, benchmark)
+            known = edition(self._built_from, benchmark)
             self._editions[benchmark] = known or built_edition(self.settings, self._built(benchmark))
         return self._editions[benchmark]
 
@@ -237,7 +242,7 @@ class Grid:
             started = time.monotonic()
             from harness.evaluation.benchmarks import build_columns
 
-            settings = self.settings
+            settings = self._built_from
             self._columns[benchmark] = build_columns(
                 settings.profile, benchmark, settings.limit, settings.profile.batch_size, settings.dtype
             )

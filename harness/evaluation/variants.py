@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -134,6 +135,7 @@ class Variants:
         import torch
 
         from harness.digests import remember
+        from harness.evaluation.kernels import quicken
         from harness.experts import load_expert
         from harness.merging.assemble import Assembler
         from harness.merging.preflight import preflight
@@ -153,5 +155,7 @@ class Variants:
             except (RuntimeError, AssertionError) as error:  # unknown, not there, not built in, or full
                 reason = (str(error) or type(error).__name__).splitlines()[0]
                 raise LayerswapError(f"device {settings.device!r} cannot hold the experts: {reason}") from error
+            quicken(expert.model)
             self.experts[name] = self.digests[name] = expert
         self._assembler = Assembler(self.experts, settings.memory // 2)
+        gc.freeze()  # libraries and experts are half a million objects, through which each full collection would walk

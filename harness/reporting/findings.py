@@ -78,12 +78,16 @@ class Aims:
 
 
 def aims(run: RunResult) -> Aims | None:
-    """Found by name (``mgsm sw``, ``belebele sw``, ``mgsm en``); None if the run lacks one of them."""
+    """Found by name (``mgsm sw``, ``belebele sw``, ``mgsm en``); None if the run lacks one of them.
+
+    Of several languages the average stands for all, if it is named so (``mgsm average``).
+    """
     columns = [column.split() for column in run.columns]
     targets = [column[1] for column in columns if column[:1] == ["mgsm"] and len(column) == 2 and column[1] != "en"]
     if not targets:
         return None
-    chosen = (f"mgsm {targets[0]}", f"belebele {targets[0]}", "mgsm en")
+    target = "average" if "average" in targets else targets[0]
+    chosen = (f"mgsm {target}", f"belebele {target}", "mgsm en")
     return Aims(*chosen) if all(name in run.columns for name in chosen) else None
 
 

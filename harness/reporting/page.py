@@ -22,6 +22,7 @@ from harness.reporting.packing import pack
 from harness.reporting.results import CaseResult, ColumnResult, RunResult
 from harness.reporting.samples import ColumnSamples
 from harness.reporting.sections import (
+    averages_section,
     cases_section,
     cost_section,
     does_swapping_pay_section,
@@ -54,7 +55,7 @@ BUDGET = 20_000_000
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # Documents and figures stand between what is read and what is looked up.
-READ = (does_swapping_pay_section, pareto_section, exploratory_section)
+READ = (does_swapping_pay_section, averages_section, pareto_section, exploratory_section)
 LOOKED_UP = (moved_section, cost_section, cases_section, provenance_section)
 _NO_FIGURES: Mapping[str, str] = {}
 

@@ -16,6 +16,7 @@ from harness.reporting.page import render_page
 from harness.reporting.results import RunResult
 from harness.reporting.samples import ColumnSamples, write_samples
 from harness.reporting.sections import (
+    averages_section,
     cases_section,
     cost_section,
     does_swapping_pay_section,
@@ -42,6 +43,7 @@ def render_report(run: RunResult) -> str:
         shown(run, "layers"),
         *families,
         does_swapping_pay_section(run),
+        averages_section(run),
         pareto_section(run),
         exploratory_section(run),
         moved_section(run),

@@ -97,7 +97,8 @@ class RunResult:
     against in the report, as label to case id (base, each expert, soup). ``experts`` maps names to digests of
     their weights, ``header`` and ``provenance`` are shown as they are (above and below the tables), and ``seconds``
     are seconds by stage. ``changes`` says how far each expert moved from the base, and where;
-    ``corpus`` holds the method against the comparators on metrics of whole corpora.
+    ``corpus`` holds the method against the comparators on metrics of whole corpora; ``averages`` names the columns of
+    each column that is an average.
     """
 
     name: str
@@ -113,6 +114,7 @@ class RunResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     changes: tuple[ParameterChange, ...] = ()
     corpus: tuple[CorpusContrast, ...] = ()
+    averages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def case(self, case_id: str) -> CaseResult | None:
@@ -145,11 +147,12 @@ class RunResult:
                 for contrast in data["corpus"]
             )
             lists = {"columns": tuple(data["columns"]), "cases": cases, "changes": changes, "corpus": corpus}
-            run = cls(**{**data, **lists})
+            averages = {name: tuple(columns) for name, columns in data.get("averages", {}).items()}
+            run = cls(**{**data, **lists, "averages": averages})
             _check(cls, data)
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise LayerswapError(f"damaged results: {shortened(error, 300)}") from error
-        unknown = set(run.columns).difference(*(case.columns for case in cases))
+        unknown = set(run.columns).difference(run.averages, *(case.columns for case in cases))
         if unknown:
             raise LayerswapError(f"damaged results: no case has the column {shortened(sorted(unknown)[0])}")
         return run

@@ -17,7 +17,7 @@ from harness.reporting.contrasts import contrast_table, contrasts
 from harness.reporting.figures import shown
 from harness.reporting.findings import exploratory_table, movers, pareto_table
 from harness.reporting.results import RunResult
-from harness.reporting.tables import key_values, markdown, p_value
+from harness.reporting.tables import key_values, markdown, p_value, points
 
 
 def folded(title: str, text: str) -> str:
@@ -58,6 +58,31 @@ def pareto_section(run: RunResult) -> str:
     return (
         "## What nothing beats\n\nCases than which no other is at least as good on all three aims and better on one; "
         f"by estimate, whatever the noise.\n\n{table}\n\n{shown(run, 'pareto')}"
+    )
+
+
+def averages_section(run: RunResult) -> str:
+    """Every case's mean and best over languages or pairs of experts; empty if the run averages nothing."""
+    averaged = {name: columns for name, columns in run.averages.items() if name in run.columns}
+    if not averaged:
+        return ""
+    rows = []
+    for case in run.cases:
+        cells = [case.case_id]
+        for name, columns in averaged.items():
+            values = {column: case.columns[column].value for column in columns if column in case.columns}
+            mean = case.columns.get(name)
+            if mean is None or not values:
+                cells += ["", ""]
+                continue
+            best = max(values, key=values.__getitem__)
+            cells += [points(mean.value), f"{points(values[best])} ({best.partition(' ')[2]})"]
+        rows.append(cells)
+    headers = ["case", *(text for name in averaged for text in (name, "best"))]
+    made = "; ".join(f"`{name}` is of {', '.join(f'`{c}`' for c in columns)}" for name, columns in averaged.items())
+    return (
+        f"## Over languages and pairs of experts\n\nMean over documents, and the best column: {made}.\n\n"
+        + markdown(rows, headers)
     )
 
 

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from harness.evaluation import kernels
+from harness.evaluation.kernels import LEAST_ROWS, quicken
+from harness.evaluation.sharing import Held, Step, Tensors, Variant, forward
+from harness.evaluation.trees import Batch, Cost, Row, pack
+from harness.experts import layers_prefix
+from tests.evaluation.architectures import BRANCHING, MODELS, close, model_of
+
+AVX512 = pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX512", reason="a processor without AVX-512")
+
+
+def kinds(model: torch.nn.Module) -> set[str]:
+    return {type(module).__name__ + str(type(module) is torch.nn.Linear) for module in model.modules()}
+
+
+@AVX512
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("length", [5, 33, 60])
+def test_logits_are_those_of_the_model_itself(name: str, length: int) -> None:
+    plain = model_of(name)
+    quick = copy.deepcopy(plain)
+    quicken(quick)
+    ids = torch.randint(3, 61, (LEAST_ROWS // length + 1, length), generator=torch.Generator().manual_seed(length))
+    mask = torch.ones_like(ids)
+    mask[0, :2] = 0
+    with torch.inference_mode():
+        assert close(quick(input_ids=ids).logits, plain(input_ids=ids).logits)
+        asked = {"input_ids": ids, "attention_mask": mask}
+        found, expected = quick(**asked).logits, plain(**asked).logits
+    assert close(found[mask.bool()], expected[mask.bool()])
+
+
+@AVX512
+@pytest.mark.parametrize("name", sorted(BRANCHING))
+@pytest.mark.parametrize("short", [96, 4])
+def test_branching_rows_are_scored_alike(name: str, short: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short rows take the products, long ones torch's own attention."""
+    monkeypatch.setattr(kernels, "SHORT", short)
+    plain = model_of(name)
+    quick = copy.deepcopy(plain)
+    quicken(quick)
+    stem = list(range(3, 9))
+    rows = pack([[*stem, 10, 11, 12], [*stem, 13, 14, 9], [*stem, 10, 15, 9, 9]], Cost(1.0))
+    batch = Batch(tuple(Row(rows[0].tokens, rows[0].parents, rows[0].paths) for _ in range(40)))
+    tensors = Tensors(batch, [(i, node) for i in range(40) for node in range(len(rows[0]))], 0, "cpu")
+
+    def logits(model: torch.nn.Module) -> torch.Tensor:
+        step = Step(Variant("", (), lambda: model), 0, ())
+        return forward(model, layers_prefix(model), tensors, Held(), step)
+
+    assert close(logits(quick), logits(plain))
+
+
+@AVX512
+def test_linear_layers_and_attention_are_replaced_and_gradients_still_flow() -> None:
+    model = copy.deepcopy(model_of("llama"))
+    before = kinds(model)
+    quicken(model)
+    assert kinds(model) != before
+    assert model.config._attn_implementation == "sdpa_or_products"
+    model.requires_grad_(True)
+    ids = torch.randint(3, 61, (8, 40), generator=torch.Generator().manual_seed(1))
+    model(input_ids=ids, labels=ids).loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("other", ["processor", "dtype"])
+def test_other_processors_and_dtypes_are_left_alone(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = copy.deepcopy(model_of("llama"))
+    if other == "processor":
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    else:
+        model = model.to(torch.bfloat16)
+    before = kinds(model)
+    quicken(model)
+    assert (kinds(model), model.config._attn_implementation) == (before, "sdpa")
