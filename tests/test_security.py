@@ -126,3 +126,33 @@ def test_a_damaged_state_of_training_is_named_and_runs_nothing(tmp_path: Path):
         with pytest.raises(LayerswapError, match=r"\.base\.run\.pt' is damaged: remove it, and the stage base begins"):
             run.load(path)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_snapshot_of_the_hubs_cache_links_to_its_blobs_and_nowhere_else(tmp_path: Path):
+    from harness.errors import LayerswapError
+    from harness.files import inside
+
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "0123"
+    blobs = tmp_path / "models--org--name" / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    for place in (blobs / "abc", tmp_path / "secret"):
+        place.write_text("text")
+    (snapshot / "config.json").symlink_to("../../blobs/abc")
+    (snapshot / "tokenizer.json").symlink_to(tmp_path / "secret")
+    (snapshot / "loop").symlink_to("loop")
+    assert inside(snapshot, "config.json").read_text() == "text"
+    for name in ("tokenizer.json", "loop", "../../blobs/abc", str(blobs / "abc"), "", "a\\..\\b", "C:\\x", "x\x1b[2J"):
+        with pytest.raises(LayerswapError):
+            inside(snapshot, name)
+    (tmp_path / "link").symlink_to(snapshot)  # the folder itself may be one
+    assert inside(tmp_path / "link", "config.json").read_text() == "text"
+
+
+def test_what_a_file_calls_itself_cannot_write_to_the_terminal(capsys: pytest.CaptureFixture[str]):
+    from harness.cli import main
+
+    assert main(["plan", "\x1b[2J\u202elayer-swap\nerror: \ud800", "--layers", "4"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said[:-1].isprintable()

@@ -46,9 +46,9 @@ def check_claims(folder: Path, tensors: Mapping[str, Range]) -> None:
 def _depth(config: Mapping[str, Any], tensors: Mapping[str, Range]) -> str:
     found = {int(match[1]) for name in tensors if (match := _LAYER.search(name))}
     depth = known_depth(config)
-    if depth is None or not found or found == set(range(depth)):
+    if depth is None or not found or (len(found) == depth and max(found) == depth - 1):
         return ""
-    missing = min(set(range(depth)) - found, default=None) if depth < 10_000 else max(found) + 1
+    missing = next((layer for layer in range(depth) if layer not in found), None)
     has = f"layer {missing} has none" if missing is not None else f"there are some of layer {max(found)}"
     return f"num_hidden_layers gives {depth} layers, but {has}"
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 Source = str | Path | LoadedExpert
+_DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ def read_config(folder: Path) -> Any:
 
     if not (folder / "config.json").is_file():
         raise LayerswapError(f"{str(folder)!r} has no config.json, so it is no model")
-    read_object(inside(folder, "config.json"))
+    raw = read_object(inside(folder, "config.json"))
+    for part in (raw, *(value for value in raw.values() if isinstance(value, dict))):
+        for key in _DEPTHS:  # transformers makes lists as long
+            if isinstance(depth := part.get(key), int) and depth > DEEPEST:
+                raise _wrong_depth(folder, key, depth)
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever transformers makes of a config from anywhere
@@ -65,10 +70,13 @@ def read_depth(folder: Path) -> int:
     if depth is None:
         depth = getattr(read_config(folder).get_text_config(), "num_hidden_layers", None)
     if type(depth) is not int or not 0 < depth <= DEEPEST:
-        raise LayerswapError(
-            f"{str(folder / 'config.json')!r}: num_hidden_layers is {shortened(depth)}: expected 1 to {DEEPEST:,}"
-        )
+        raise _wrong_depth(folder, "num_hidden_layers", depth)
     return depth
+
+
+def _wrong_depth(folder: Path, key: str, depth: object) -> LayerswapError:
+    path = str(folder / "config.json")
+    return LayerswapError(f"{path!r}: {key} is {shortened(depth)}: expected 1 to {DEEPEST:,}")
 
 
 def open_source(source: Source, digest: Callable[[Path], Callable[[], str]]) -> Stored:

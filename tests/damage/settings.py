@@ -58,6 +58,7 @@ CONFIGS = (
     Case("depth is null", _all(num_hidden_layers=None), "models/.*num_hidden_layers"),
     Case("depth is a fraction", _all(num_hidden_layers=6.5), "models/.*num_hidden_layers"),
     Case("a billion layers", _all(num_hidden_layers=10**9), "layers"),
+    Case("a billion layers of another architecture", _all(model_type="olmo2", num_hidden_layers=10**9), "num_hidden"),
     Case("says that it is tied", updated(CONFIG, tie_word_embeddings=True), r"math/config\.json.*tie_word_embeddings"),
     Case("all say that they are tied", _all(tie_word_embeddings=True), "models/.*tie_word_embeddings"),
     Case("tied is a text", updated(CONFIG, tie_word_embeddings="perhaps"), NAMED),
