@@ -78,7 +78,7 @@ def test_a_merge_onto_a_full_file_system_leaves_nothing(experts, tmp_path, capsy
 
 def test_a_report_that_may_not_be_written_is_said_and_latest_stays(tmp_path):
     run = make_run()
-    for size in (0, 1_000, 30_000, 100_000):
+    for size in (1_000, 100_000):
         with files_up_to(size), pytest.raises(LayerswapError, match="the report cannot be written"):
             write_report(run, tmp_path / "reports" / f"of-{size}", [make_samples(run)])
         assert not (tmp_path / "reports" / "latest").exists()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import LayerswapError
@@ -91,6 +91,7 @@ VALUES = st.recursive(
 PLACES = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=20)
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(PLACES, PLACES, max_size=3), st.sampled_from(["auto", "bfloat16"]))
 def test_whatever_experts_are_called_a_file_gives_them_back(experts, dtype):
     request = Request(LayerSwap(2), experts, dtype)
@@ -100,6 +101,7 @@ def test_whatever_experts_are_called_a_file_gives_them_back(experts, dtype):
     assert (found.recipe, dict(found.experts), found.dtype) == (request.recipe, experts, dtype)
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from(["recipe", "experts", "dtype", "kind", "other"]), VALUES, max_size=4))
 def test_any_values_in_yaml_are_a_request_or_refused_by_the_files_name(values):
     with tempfile.TemporaryDirectory() as place:

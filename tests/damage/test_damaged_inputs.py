@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -46,11 +47,12 @@ def here(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and time of change of everything below a folder."""
-    return {
-        str(path.relative_to(folder)): (path.lstat().st_size, path.lstat().st_mtime_ns)
-        for path in folder.rglob("*")
-        if not path.is_dir() or path.is_symlink()
-    } | {f"{path.relative_to(folder)}/": (0, 0) for path in folder.rglob("*") if path.is_dir()}
+    found = {}
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            seen = os.lstat(os.path.join(place, name))  # noqa: PTH118
+            found[f"{place}/{name}"] = (0, 0) if name in folders else (seen.st_size, seen.st_mtime_ns)
+    return found
 
 
 def status_of(command: str) -> int:

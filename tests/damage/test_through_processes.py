@@ -65,7 +65,7 @@ def test_a_command_ends_with_one_line(change: Change, command: str, says: str, h
     ("change", "options", "status", "says"),
     [
         (_put("nan"), "", 1, r"model\.layers\.2\.mlp\.up_proj\.weight holds NaN"),
-        (content(BELEBELE, "{\n"), "", 1, r"swh_Latn\.jsonl, line 1: not JSON"),
+        pytest.param(content(BELEBELE, "{\n"), "", 1, r"swh_Latn\.jsonl, line 1: not JSON", marks=pytest.mark.slow),
         (updated("models/base/config.json", num_hidden_layers="six"), "", 1, r"models/base'.*config|num_hidden_layers"),
         (cut("before.json", 0.5), "--ablation-baseline=before.json", 4, r"before\.json: not JSON"),
     ],
