@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness import __version__
@@ -13,7 +16,7 @@ from harness.commands.hub import add_hub_commands
 from harness.commands.models import add_model_commands
 from harness.commands.searching import add_search_commands
 from harness.commands.training import add_training_commands
-from harness.errors import LayerswapError
+from harness.errors import LayerswapError, plain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,13 +24,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        return int(options.run(options) or 0)
+        with _stopping_well():
+            return int(options.run(options) or 0)
     except LayerswapError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain(str(error))}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # whoever reads the output has enough of it
+        sys.stdout = None
+        return 1
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {plain(place + (error.strerror or str(error)))}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("error: there is not enough memory: give fewer or smaller models, or more memory", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _stopping_well() -> Iterator[None]:
+    """Meanwhile SIGTERM ends the process as an exception does, so that what is half-written is removed."""
+
+    def stop(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -125,6 +156,8 @@ def _compare(options: argparse.Namespace) -> int:
     from harness.gating.floors import no_worse
     from harness.reporting.compare import BROKEN, compare_runs, load_saved, render_comparison
 
+    if not 0 <= options.margin <= 1:
+        raise LayerswapError(f"--margin is {options.margin}: expected a share from 0 to 1 (two points are 0.02)")
     floor = no_worse(options.margin)
     rows = compare_runs(load_saved(options.before), load_saved(options.after), floor)
     print(render_comparison(rows, floor, options.all), end="")
@@ -145,9 +178,9 @@ def _trend(options: argparse.Namespace) -> None:
     found, skipped = trend_points(options.reports, options.case, options.column)
     for line in skipped:
         print(line, file=sys.stderr)
-    print(trend_table(found))
     if options.out:
         replace_text(options.out, trend_figure(found, f"{options.case} on {options.column}"))
+    print(trend_table(found))
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -17,14 +17,15 @@ import harness
 from harness.cache import Cache
 from harness.errors import LayerswapError
 from harness.experts import Digested, config_digest, folder_digest
-from harness.files import cache_folder, replace_text
+from harness.files import cache_folder, read_object, replace_text
+from harness.merging.claims import check_claims, check_finite
 from harness.merging.headers import INDEX, WEIGHTS, Range, read_folder
 from harness.merging.layout import known_places, raw_config
 from harness.plan import slot_names
 from harness.versions import version_of
 
 _BLOCK = 1 << 20
-_SLOTS, _FOLDER = "slot-digests", "folder-digest"
+_SLOTS, _FOLDER = "slot-digests-2", "folder-digest-2"  # 2: of weights that are finite
 
 
 class FileCache:
@@ -85,18 +86,20 @@ def remember(path: Path, dtype: str, base_path: Path | None, cache: Cache, exper
 def start_folder_digest(path: Path, cache: Cache | None = None) -> Callable[[], str]:
     """What gives :func:`harness.experts.folder_digest` of ``path``: known from ``cache``, or computed from now on.
 
-    Every byte of a checkpoint is read for it, so a thread does that while the caller does something else.
+    It raises :class:`LayerswapError` for weights that are NaN or infinite. Every byte of a checkpoint is read for it,
+    so a thread does that while the caller does something else.
     """
     key = _key(path, "", None)
     kept = cache.document(_FOLDER, key) if cache is not None and key is not None else None
     if kept is not None:
         return lambda: kept
-    found: list[str | OSError] = []
+    found: list[str | OSError | LayerswapError] = []
 
     def compute() -> None:
         try:
+            check_finite(read_folder(path))  # the same bytes, which the system then has in memory
             found.append(folder_digest(path))
-        except OSError as error:
+        except (OSError, LayerswapError) as error:
             found.append(error)
 
     thread = threading.Thread(target=compute, daemon=True)
@@ -105,7 +108,7 @@ def start_folder_digest(path: Path, cache: Cache | None = None) -> Callable[[], 
     def result() -> str:
         thread.join()
         digest = found[0]
-        if isinstance(digest, OSError):
+        if not isinstance(digest, str):
             raise digest
         if cache is not None and key is not None and key == _key(path, "", None):
             cache.add_document(_FOLDER, key, digest)
@@ -119,7 +122,7 @@ def _key(path: Path, dtype: str, base_path: Path | None) -> str | None:
     try:
         folders = [path]
         if (path / "adapter_config.json").is_file():
-            named = json.loads((path / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path") or ""
+            named = read_object(path / "adapter_config.json").get("base_model_name_or_path") or ""
             folders.append(Path(base_path if base_path is not None else named))
         files = []
         for folder in folders:
@@ -129,7 +132,7 @@ def _key(path: Path, dtype: str, base_path: Path | None) -> str | None:
                     files.append(
                         [str(file.resolve()), file.name, seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns]
                     )
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, TypeError, LayerswapError):
         return None
     if not dtype:  # of a folder's bytes
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
@@ -146,7 +149,8 @@ def _from_files(path: Path, dtype: str) -> Digests | None:
         return None
     try:
         stored = read_folder(path)
-    except (OSError, ValueError, KeyError, TypeError, LayerswapError):  # loading says what is wrong
+        check_claims(path, stored)
+    except LayerswapError:  # loading says what is wrong
         return None
     places = known_places(config, stored)
     named = config.get("dtype") or config.get("torch_dtype")
@@ -158,6 +162,7 @@ def _from_files(path: Path, dtype: str) -> Digests | None:
         slots[slot][canonical] = stored[name]
         for alias in places.tied[name]:
             slots["head"][alias] = stored[name]
+    check_finite(stored)
     known: dict[tuple[str, ...], str] = {}
     digests = {}
     for slot, tensors in slots.items():

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.costs import Work, asked, estimate, joined, measure_speed, parameters
-from harness.errors import LayerswapError
+from harness.errors import LayerswapError, one_line
 from harness.files import cache_folder
+from harness.merging.claims import check_claims, check_finite
 from harness.merging.headers import Range, read_folder
 from harness.merging.storage import read_depth
 from harness.places import is_hub_id, is_placeholder, ready
@@ -51,7 +52,7 @@ class Diagnosis:
 
     def wrong(self, text: str) -> None:
         """Notes something that must be changed first."""
-        self.lines.append(f"WRONG  {text}")
+        self.lines.append(f"WRONG  {one_line(text)}")
         self.sound = False
 
 
@@ -113,14 +114,12 @@ def _on_hub(place: str) -> str:
 
 def _headers(name: str, path: Path, found: Diagnosis) -> dict[str, Range] | None:
     try:
-        return read_folder(path)
-    except (LayerswapError, OSError, ValueError, KeyError) as error:
-        pickled = sorted(file.name for file in path.glob("*.bin"))
-        why = (
-            f" ({pickled[0]} is a pickle, which can run code when opened: convert it where you trust it with "
-            "transformers' from_pretrained(...).save_pretrained(...))"
-        )
-        found.wrong(f"expert {name}: {error}{why if pickled else ''}")
+        ranges = read_folder(path)
+        check_claims(path, ranges)
+        check_finite(ranges)
+        return ranges
+    except LayerswapError as error:
+        found.wrong(f"expert {name}: {error}")
     return None
 
 

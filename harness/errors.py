@@ -9,3 +9,17 @@ class LayerswapError(Exception):
     The message names the thing, says what was expected and what to do. Command line and plugin print it
     without a traceback.
     """
+
+
+LONGEST = 1000
+
+
+def one_line(error: object) -> str:
+    """What an exception says in a line: texts of libraries have several, those of files may hold anything."""
+    return " ".join(plain(str(error)).split()) or type(error).__name__
+
+
+def plain(text: str) -> str:
+    """``text`` as a terminal may show it: no control characters but line breaks, and not longer than a person reads."""
+    shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]} …"

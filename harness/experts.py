@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.errors import LayerswapError
+from harness.errors import LayerswapError, one_line
+from harness.files import inside, read_object
 from harness.plan import Mix, Plan, layer_slot, slot_names
 
 if TYPE_CHECKING:
@@ -99,7 +100,18 @@ def load_expert(name: str, path: str | Path, dtype: str = "auto", base_path: str
 def as_expert(name: str, model: PreTrainedModel, path: str | Path = "") -> LoadedExpert:
     """A model that is already in memory, as an expert; puts it into evaluation mode and turns gradients off."""
     model.eval().requires_grad_(False)
+    check_numbers(name, path, model)
     return LoadedExpert(name, Path(path), model, slot_digests(model), config_digest(model.config.to_diff_dict()))
+
+
+def check_numbers(name: str, path: str | Path, model: PreTrainedModel) -> None:
+    """Raises :class:`LayerswapError` naming the first tensor of ``model`` with NaN or infinite values."""
+    import torch
+
+    for tensor, value in model.state_dict().items():
+        if value.is_floating_point() and value.device.type != "meta" and not torch.isfinite(value).all():
+            place = f" ({str(path)!r})" if str(path) else ""
+            raise LayerswapError(f"expert {name!r}{place}: {tensor} holds NaN or infinite values")
 
 
 def identity(plan: Plan, experts: Mapping[str, Digested], dtype: str) -> str:
@@ -225,15 +237,13 @@ def _tensors_digest(tensors: list[torch.Tensor]) -> str:
 def _from_folder(name: str, folder: Path, dtype: str) -> PreTrainedModel:
     if not (folder / "config.json").is_file():
         raise LayerswapError(f"expert {name!r}: {str(folder)!r} has no config.json, so it is no model")
-    if not any(folder.glob("*.safetensors")):
-        pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
-        if pickled:
-            raise LayerswapError(
-                f"expert {name!r}: {str(folder)!r} has only pickled weights ({pickled[0]}), which can run code when "
-                "opened: convert them where you trust them with transformers' from_pretrained(...).save_pretrained(...)"
-            )
-        raise LayerswapError(f"expert {name!r}: {str(folder)!r} has no safetensors weights")
-    from safetensors import SafetensorError
+    from harness.merging.claims import check_claims
+    from harness.merging.headers import read_folder
+
+    try:
+        check_claims(folder, read_folder(folder))
+    except LayerswapError as error:
+        raise LayerswapError(f"expert {name!r}: {error}") from error
     from transformers import AutoModelForCausalLM
 
     try:
@@ -245,8 +255,9 @@ def _from_folder(name: str, folder: Path, dtype: str) -> PreTrainedModel:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise LayerswapError(f"expert {name!r} cannot be loaded from {str(folder)!r}: {error}") from error
+    except Exception as error:  # whatever transformers, torch and safetensors make of a checkpoint from anywhere
+        reason = one_line(error)
+        raise LayerswapError(f"expert {name!r} cannot be loaded from {str(folder)!r}: {reason}") from error
     if missing := sorted(info["missing_keys"]):
         raise LayerswapError(
             f"expert {name!r}: {len(missing)} tensors are missing in {str(folder)!r}, the first is {missing[0]}"
@@ -255,20 +266,26 @@ def _from_folder(name: str, folder: Path, dtype: str) -> PreTrainedModel:
 
 
 def _with_adapter(name: str, folder: Path, dtype: str, base_path: str | Path | None) -> PreTrainedModel:
-    named = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path") or ""
+    named = read_object(inside(folder, "adapter_config.json")).get("base_model_name_or_path") or ""
+    named = named if isinstance(named, str) else ""
     base = Path(base_path if base_path is not None else named)
     if base_path is None and not (named and base.is_dir()):
         raise LayerswapError(
             f"expert {name!r} is an adapter: give the folder of its base model ({named or 'not named'})"
         )
-    if not any(folder.glob("*.safetensors")):
-        raise LayerswapError(f"expert {name!r}: the adapter {str(folder)!r} has no safetensors weights")
+    if not inside(folder, "adapter_model.safetensors").is_file():  # peft would open a pickle instead
+        raise LayerswapError(f"expert {name!r}: the adapter {str(folder)!r} has no adapter_model.safetensors")
     try:
         from peft import PeftModel
     except ImportError as error:
         raise LayerswapError(f"expert {name!r} is an adapter: install peft to merge it into its base") from error
     model = _from_folder(name, base, dtype)
-    merged = PeftModel.from_pretrained(model, str(folder), is_trainable=False).merge_and_unload()
+    try:
+        merged = PeftModel.from_pretrained(model, str(folder), is_trainable=False).merge_and_unload()
+    except Exception as error:  # whatever peft makes of an adapter from anywhere
+        raise LayerswapError(
+            f"expert {name!r}: the adapter {str(folder)!r} cannot be used: {one_line(error)}"
+        ) from error
     merged.config._name_or_path = str(folder)
     return merged
 

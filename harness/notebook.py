@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import LayerswapError
+from harness.files import expanded
 from harness.profiles import Profile, load_profile
 from harness.recipe_files import read_request
 from harness.recipes import Recipe
@@ -221,5 +222,5 @@ def _recipe(recipe: Recipe | str) -> Recipe:
 
 def _place(place: str | Path) -> str | Path:
     """A folder by its full path; anything else is a hub id, or ``embedded:`` and a name."""
-    local = Path(place).expanduser()
+    local = expanded(place)
     return local.resolve() if local.is_dir() else place

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from harness.errors import LayerswapError
+from harness.files import expanded
 
 if TYPE_CHECKING:
     from harness.gating.baselines import Baselines
@@ -203,7 +204,7 @@ def _store(config: pytest.Config) -> Path | None:
             )
         return None
     folder = _value(config, "cache")
-    return config.invocation_params.dir / Path(folder).expanduser() / FILE_NAME if folder else default_path()
+    return config.invocation_params.dir / expanded(folder) / FILE_NAME if folder else default_path()
 
 
 def _bytes(text: str) -> int:

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from harness.errors import LayerswapError
+from harness.files import expanded
 
 EMBEDDED_WEIGHTS = Path(__file__).parent / "lab" / "weights"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
@@ -36,13 +37,19 @@ def locate(place: str, folder: Path, dtype: str) -> Path:
     """
     if is_placeholder(place):
         raise LayerswapError(f"{place} is a placeholder")
+    if not place or "\0" in place:
+        raise LayerswapError(f"{place!r} is no place: expected a folder, a GGUF file or a hub id")
     if place.startswith("embedded:"):
+        shipped = sorted(path.parent.name for path in EMBEDDED_WEIGHTS.glob("*/config.json"))
+        shipped += sorted(path.parent.name for path in EMBEDDED_WEIGHTS.glob("*/adapter_config.json"))
+        if place.removeprefix("embedded:") not in shipped:
+            raise LayerswapError(f"{place} does not ship: those that do are {', '.join(shipped)}")
         return EMBEDDED_WEIGHTS / place.removeprefix("embedded:")
     if place.startswith("smollm2:"):
         from harness.smollm2 import prepared
 
         return prepared(place.removeprefix("smollm2:"))
-    local = folder / Path(place).expanduser()
+    local = folder / expanded(place)
     if local.suffix == ".gguf":
         from harness.conversion import converted
 
@@ -56,7 +63,7 @@ def locate(place: str, folder: Path, dtype: str) -> Path:
 
 def ready(place: str, folder: Path, dtype: str) -> Path | None:
     """As :func:`locate`, but None if that would first download or convert; nothing is asked of the network."""
-    local = folder / Path(place).expanduser()
+    local = folder / expanded(place)
     if is_hub_id(place, folder):
         return _in_hub_cache(place)
     if place.startswith("smollm2:"):

@@ -20,6 +20,7 @@ Operation = Literal["linear", "ties", "dare_ties", "task_arithmetic", "slerp"]
 Parameter = bool | int | float | str
 
 OUTER_SLOTS = ("embed", "norm", "head")
+DEEPEST = 10_000  # layers: no model has as many, and a plan of a mistaken billion would fill the memory
 OPERATIONS: tuple[Operation, ...] = ("linear", "ties", "dare_ties", "task_arithmetic", "slerp")
 
 
@@ -55,7 +56,7 @@ class Mix:
         if not self.sources:
             raise LayerswapError(f"a {self.operation} mix needs at least one expert")
         for expert, weight in self.sources:
-            if not _NAME.fullmatch(expert):
+            if not isinstance(expert, str) or not _NAME.fullmatch(expert):
                 raise LayerswapError(f"{expert!r} is no name for an expert: use letters, digits and any of . _ - / @ +")
             if not math.isfinite(weight) or weight < 0:
                 raise LayerswapError(f"the weight of {expert!r} is {weight}: expected a number of 0 or more")

@@ -140,12 +140,18 @@ def ablation_context(request: pytest.FixtureRequest) -> Iterator[Context]:
     config = request.config
     state = config.stash[_STATE]
     if state.context is None:
-        state.context = _context(config, state)
+        try:
+            state.context = _context(config, state)
+        except LayerswapError as error:  # of a config that cannot be read, as soon as the depth is asked for
+            pytest.fail(str(error), pytrace=False)
     yield state.context
     from harness.runlog import write_facts
 
     grid = state.context.grid
-    write_facts(state.folder, grid, grid.store)
+    try:
+        write_facts(state.folder, grid, grid.store)
+    except OSError as error:
+        state.lines.append(f"ERROR: what the report says of the run cannot be kept in {str(state.folder)!r}: {error}")
     state.lines += grid.store.messages
     grid.store.close()  # the end of the run opens it again
 
@@ -206,7 +212,10 @@ def _open_store(config: pytest.Config, state: State) -> Store:
 def experts(ablation_context: Context) -> Mapping[str, LoadedExpert]:
     """Every expert of the profile by name, each loaded once for the session."""
     grid = ablation_context.grid
-    grid.load(grid.settings.profile.experts)
+    try:
+        grid.load(grid.settings.profile.experts)
+    except LayerswapError as error:
+        pytest.fail(str(error), pytrace=False)
     return grid.experts
 
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.errors import LayerswapError
+from harness.errors import LayerswapError, one_line
+from harness.files import expanded
 from harness.places import is_hub_id, is_placeholder, locate
 from harness.recipes import SwapSizes
 from harness.tuning.spec import TrainingSpec
@@ -135,7 +136,7 @@ class Profile(_Strict):
             raise ValueError(f"several columns are named {', '.join(repeated)}")
         for benchmark, spec in self.benchmarks.items():
             for column in spec.columns:
-                if column.name.split()[0] != benchmark:
+                if column.name.split()[:1] != [benchmark]:
                     raise ValueError(f"column {column.name!r} of {benchmark} must begin with the benchmark's name")
                 if column.pair and column.pair not in self.pairs:
                     raise ValueError(
@@ -184,7 +185,7 @@ class Profile(_Strict):
     @property
     def data_folder(self) -> Path | None:
         """The folder of the benchmarks' data in their published formats; None if the hub is to be asked."""
-        return self.folder / Path(self.data).expanduser() if self.data else None
+        return self.folder / expanded(self.data) if self.data else None
 
     def expert_path(self, name: str) -> Path:
         """The local folder of an expert: see :mod:`harness.places`.
@@ -206,14 +207,14 @@ class Profile(_Strict):
         """The profile with other places of experts, and another data folder; relative paths start at ``at``."""
         places = {name: _from(at, place) for name, place in (experts or {}).items()}
         update: dict[str, Any] = {"experts": {**self.experts, **places}}
-        return self.model_copy(update=update | ({"data": str(at / Path(data).expanduser())} if data else {}))
+        return self.model_copy(update=update | ({"data": str(at / expanded(data))} if data else {}))
 
 
 def _from(at: Path, place: str) -> str:
     """``place`` with a path made absolute; hub ids, placeholders and models that ship stay as they are."""
     if ":" in place or is_placeholder(place) or is_hub_id(place, at):
         return place
-    return str((at / Path(place).expanduser()).absolute())
+    return str((at / expanded(place)).absolute())
 
 
 def parse_experts(given: Iterable[str]) -> dict[str, str]:
@@ -246,8 +247,8 @@ def load_profile(name_or_path: str) -> Profile:
         )
     try:
         data = _toml(path)
-    except (ValueError, OSError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise LayerswapError(f"profile {path}: not readable as TOML: {error}") from error
+    except (ValueError, OSError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise LayerswapError(f"profile {path}: not readable as TOML: {one_line(error)}") from error
     try:
         return Profile(**{**data, "folder": path.parent, "file": path})
     except ValidationError as error:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.errors import LayerswapError
+from harness.errors import LayerswapError, one_line
+from harness.files import expanded, read_text, shortened
 from harness.recipe_text import kebab, make_recipe, parse_recipe
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".toml", ".yaml", ".yml")
 _KEYS = ("recipe", "experts", "dtype")
+MOST_VALUES = 100_000  # of a file: a recipe of every slot of the deepest models has a tenth
+DEEPEST = 50
+LONGEST = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,13 @@ def read_request(text: str) -> Request:
     if "merge_method" in data:
         raise LayerswapError(f"{path} is a mergekit file: 'layerswap import {path}' makes a recipe of it")
     if unknown := [key for key in data if key not in _KEYS]:
-        raise LayerswapError(f"{path}: unknown key {unknown[0]}: expected {', '.join(_KEYS)}")
+        raise LayerswapError(f"{path}: unknown key {shortened(unknown[0])}: expected {', '.join(_KEYS)}")
     experts = data.get("experts", {})
     if not isinstance(experts, Mapping) or not all(isinstance(place, str) for place in experts.values()):
-        raise LayerswapError(f"{path}: experts is {experts!r}: expected a folder or hub id by name")
+        raise LayerswapError(f"{path}: experts is {shortened(experts)}: expected a folder or hub id by name")
     dtype = data.get("dtype", "auto")
-    if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise LayerswapError(f"{path}: dtype is {dtype!r}: expected auto, float32, bfloat16 or float16")
+    if dtype not in ["auto", "float32", "bfloat16", "float16"]:
+        raise LayerswapError(f"{path}: dtype is {shortened(dtype)}: expected auto, float32, bfloat16 or float16")
     try:
         recipe = _recipe(data.get("recipe"))
     except LayerswapError as error:
@@ -58,14 +62,16 @@ def read_request(text: str) -> Request:
 
 def read_table(path: Path) -> dict[str, Any]:
     """The table that a TOML or YAML file is; raises :class:`LayerswapError` if it cannot be read or is none."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LayerswapError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    text = read_text(path)
+    if len(text) > LONGEST:
+        raise LayerswapError(f"{path}: {len(text):,} characters: expected a file that a person writes, of a few pages")
     try:
         data = _toml(text) if path.suffix == ".toml" else _yaml(text)
+        _bounded(data, MOST_VALUES, DEEPEST)
+    except RecursionError:
+        raise LayerswapError(f"{path}: nested too deep") from None
     except ValueError as error:
-        raise LayerswapError(f"{path}: {' '.join(str(error).split())}") from error
+        raise LayerswapError(f"{path}: {one_line(error)}") from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise LayerswapError(f"{path}: expected a table of keys and values")
     return data
@@ -75,7 +81,7 @@ def request_text(request: Request, folder: Path | None = None) -> str:
     """``request`` as the TOML file that ``layerswap merge`` reads; local paths from ``folder``, if it is given."""
 
     def place(text: str) -> str:
-        local = Path(text).expanduser()
+        local = expanded(text)
         return text if folder is None or not local.is_dir() else os.path.relpath(local, folder)
 
     def quoted(text: str) -> str:
@@ -115,7 +121,28 @@ def _toml(text: str) -> Any:
 def _yaml(text: str) -> Any:
     import yaml
 
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # makes plain values only
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+            if twice := next((key for key in keys if keys.count(key) > 1), None):
+                raise yaml.constructor.ConstructorError(problem=f"{twice} is there twice", problem_mark=node.start_mark)
+            return super().construct_mapping(node, deep)
+
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return Loader(text).get_single_data()
+    except (yaml.YAMLError, TypeError, AttributeError) as error:
         raise ValueError(error) from error
+
+
+def _bounded(value: Any, left: int, depth: int) -> int:
+    """How many of ``left`` values remain; a few aliases of YAML can stand for billions, or for themselves."""
+    if depth < 0:
+        raise ValueError("nested too deep, or a loop")
+    parts = [*value, *value.values()] if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    left -= 1 + len(parts)
+    for part in parts if left >= 0 else ():
+        if isinstance(part, (Mapping, list)):
+            left = _bounded(part, left, depth - 1)
+    if left < 0:
+        raise ValueError(f"more than {MOST_VALUES:,} values")
+    return left

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness import recipes
 from harness.errors import LayerswapError
+from harness.files import shortened
 
 _KINDS = {
     kind.__name__: kind
@@ -40,7 +41,7 @@ def parse_recipe(text: str) -> recipes.Recipe:
         _known(name, text)
     try:
         node = ast.parse(f"{_class_name(name)}{bracket}{arguments}", mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deep
         raise LayerswapError(_expected(text)) from None
     if isinstance(node, ast.Name):
         node = ast.Call(node, [], [])
@@ -49,8 +50,8 @@ def parse_recipe(text: str) -> recipes.Recipe:
     try:
         positional = [ast.literal_eval(argument) for argument in node.args]
         named = {keyword.arg or "**": ast.literal_eval(keyword.value) for keyword in node.keywords}
-    except (TypeError, ValueError) as error:
-        raise LayerswapError(f"{text!r}: {error}") from None
+    except (TypeError, ValueError, RecursionError, MemoryError) as error:
+        raise LayerswapError(f"{shortened(text)}: {_literals(error)}") from None
     return make_recipe(node.func.id, positional, named, text)
 
 
@@ -61,11 +62,11 @@ def make_recipe(kind: str, positional: list[Any], named: Mapping[str, Any], text
     arguments = [field.name for field in fields(_KINDS[name])]
     if unknown := [key for key in named if key not in arguments]:
         hint = "".join(f" (did you mean {near}?)" for near in difflib.get_close_matches(unknown[0], arguments, n=1))
-        raise LayerswapError(f"{text!r}: unknown argument {unknown[0]}: expected {', '.join(arguments)}{hint}")
+        raise LayerswapError(f"{shortened(text)}: unknown argument {unknown[0]}: expected {', '.join(arguments)}{hint}")
     try:
         return _KINDS[name](*positional, **named)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise LayerswapError(f"{text!r}: {str(error).removeprefix(f'{name}.__init__() ')}") from None
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise LayerswapError(f"{shortened(text)}: {str(error).removeprefix(f'{name}.__init__() ')}") from None
 
 
 def kebab(name: str) -> str:
@@ -87,5 +88,10 @@ def _known(kind: str, text: str) -> str:
     return name
 
 
+def _literals(error: BaseException) -> str:
+    return "arguments must be plain values" + (f": {error}" if "malformed" not in str(error) and str(error) else "")
+
+
 def _expected(text: str) -> str:
-    return f"{text!r} is no recipe: expected such as layer-swap(transition=0), one of {', '.join(map(kebab, _KINDS))}"
+    known = ", ".join(map(kebab, _KINDS))
+    return f"{shortened(text)} is no recipe: expected such as layer-swap(transition=0), one of {known}"

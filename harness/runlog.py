@@ -21,6 +21,7 @@ from harness.evaluation.scores import Score
 from harness.experts import Digested
 from harness.files import replace_text
 from harness.gating.corpus import compare_corpus
+from harness.merging.ranges import write_all
 from harness.places import origin
 from harness.plan import slot_names
 from harness.profiles import Profile
@@ -47,11 +48,23 @@ PACKAGES = ("pytest-layerswap", "torch", "transformers", "lm-eval", "safetensors
 
 
 def write_record(folder: Path, result: CaseResult) -> None:
-    """Adds one item's result to this process's records; a process may write the same one again."""
-    records = folder / "records"
-    records.mkdir(parents=True, exist_ok=True)
-    with (records / f"{os.getpid()}.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(case_to_dict(result)) + "\n")
+    """Adds one item's result to this process's records; a process may write the same one again.
+
+    Raises :class:`LayerswapError` if it cannot be written: then nothing of it is there.
+    """
+    path = folder / "records" / f"{os.getpid()}.jsonl"
+    line = json.dumps(case_to_dict(result)).encode() + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            try:
+                write_all(file, memoryview(line))
+            except OSError:
+                file.truncate(before)  # or the next record would go on in the middle of this one's line
+                raise
+    except OSError as error:
+        raise LayerswapError(f"the result cannot be noted in {str(path)!r}: {error.strerror or error}") from error
 
 
 def write_facts(folder: Path, grid: Grid, cache: Cache | None = None) -> None:

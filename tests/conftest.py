@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+# Progress bars are drawn unless this is set before they are imported; commands set it for their own process.
+os.environ.setdefault("TQDM_DISABLE", "1")
 # A busy machine is no failure: what an example costs is measured in benchmarks/.
 settings.register_profile("layerswap", deadline=None)
 settings.load_profile("layerswap")
@@ -81,8 +84,6 @@ def one_thread() -> None:
 
     Processes that tests start take one too.
     """
-    import os
-
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if "torch" in sys.modules or importlib.util.find_spec("torch"):
         import torch

@@ -155,7 +155,7 @@ def test_the_depth_of_what_is_no_model_is_an_error(folder, tmp_path):
     with pytest.raises(LayerswapError, match=r"no config\.json"):
         read_depth(tmp_path)
     (folder / "config.json").write_text("{")
-    with pytest.raises(LayerswapError, match="cannot be read"):
+    with pytest.raises(LayerswapError, match=r"config\.json: not JSON"):
         read_depth(folder)
 
 

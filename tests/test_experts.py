@@ -160,7 +160,7 @@ class TestErrors:
     def test_pickled_weights_only(self, folder):
         (folder / "model.safetensors").unlink()
         torch.save({}, folder / "pytorch_model.bin")
-        with pytest.raises(LayerswapError, match=r"only pickled weights \(pytorch_model\.bin\).*convert them"):
+        with pytest.raises(LayerswapError, match=r"only pickled weights: pytorch_model\.bin .*convert it"):
             load_expert("math", folder)
 
     def test_no_weights(self, folder):
@@ -184,7 +184,7 @@ class TestErrors:
 
     def test_a_damaged_file(self, folder):
         (folder / "model.safetensors").write_bytes(b"\0" * 100)
-        with pytest.raises(LayerswapError, match="cannot be loaded"):
+        with pytest.raises(LayerswapError, match="is cut off or no safetensors file"):
             load_expert("math", folder)
 
     def test_an_unknown_dtype(self, folder):
@@ -224,5 +224,5 @@ class TestAdapters:
 
     def test_it_needs_safetensors(self, adapter, folder):
         (adapter / "adapter_model.safetensors").unlink()
-        with pytest.raises(LayerswapError, match="has no safetensors"):
+        with pytest.raises(LayerswapError, match=r"has no adapter_model\.safetensors"):
             load_expert("lora", adapter, base_path=folder)

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+import json
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness.errors import LayerswapError
 from harness.places import EMBEDDED_WEIGHTS
 from harness.profiles import EMBEDDED_TASKS, load_profile, shipped_profiles
 from harness.recipes import LayerSwap
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 MINIMAL = """
 name = "mine"
@@ -134,3 +144,41 @@ def test_the_papers_profiles_have_recipes_of_its_size(name):
     training = load_profile(name).training
     assert set(training) == {"math", "language"}
     assert all(30_000 <= spec.samples <= 40_000 for spec in training.values())
+
+
+KEYS = ["name", "experts", "benchmarks", "swap", "tasks", "data", "device", "dtype", "batch_size", "title", "folder"]
+VALUES = st.recursive(
+    st.one_of(st.booleans(), st.integers(-9, 99), st.floats(allow_nan=True), st.text(max_size=6)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["mmlu", "columns", "math", "of"]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=3))
+def test_any_values_are_a_profile_or_refused_by_the_files_name(values):
+    sound = tomllib.loads(MINIMAL)
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "mine.toml")
+        text = "".join(f"{key} = {_toml(value)}\n" for key, value in {**sound, **values}.items())
+        path.write_text(text, "utf-8")
+        try:
+            assert load_profile(str(path)).experts.keys() >= {"base", "math", "language"}
+        except LayerswapError as error:
+            said = str(error)
+        else:
+            said = f"profile {path}: "
+    assert said.startswith(f"profile {path}: ")
+    assert "\n" not in said
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, float):
+        return repr(value)  # inf and nan are TOML's words too
+    return json.dumps(value) if not isinstance(value, str) else json.dumps(value).replace("\\u007f", "")

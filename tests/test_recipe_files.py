@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness.errors import LayerswapError
 from harness.recipe_files import Request, read_request, request_text
@@ -37,7 +41,7 @@ def test_a_request_is_written_and_read_back(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("recipe = 'ties'\nmodels = 3", "unknown key models: expected recipe, experts, dtype"),
+        ("recipe = 'ties'\nmodels = 3", "unknown key 'models': expected recipe, experts, dtype"),
         ("recipe = 'tis'", "recipe: 'tis' is no recipe"),
         ("[recipe]\nbottom = 3", "recipe: expected a text .* or a table with a kind"),
         ("[recipe]\nkind = 'ties'\ndensty = 3", "recipe: .*unknown argument densty"),
@@ -77,3 +81,35 @@ def test_a_file_that_is_not_there():
 def test_a_file_may_say_lambda(tmp_path):
     (tmp_path / "recipe.yaml").write_text("recipe: {kind: ties, density: 0.2, lambda: 0.8}\n", "utf-8")
     assert read_request(str(tmp_path / "recipe.yaml")).recipe == Ties(0.2, lambda_=0.8)
+
+
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)),
+    max_leaves=8,
+)
+PLACES = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=20)
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(PLACES, PLACES, max_size=3), st.sampled_from(["auto", "bfloat16"]))
+def test_whatever_experts_are_called_a_file_gives_them_back(experts, dtype):
+    request = Request(LayerSwap(2), experts, dtype)
+    with tempfile.TemporaryDirectory() as place:
+        Path(place, "recipe.toml").write_text(request_text(request), "utf-8")
+        found = read_request(str(Path(place, "recipe.toml")))
+    assert (found.recipe, dict(found.experts), found.dtype) == (request.recipe, experts, dtype)
+
+
+@settings(max_examples=40)
+@given(st.dictionaries(st.sampled_from(["recipe", "experts", "dtype", "kind", "other"]), VALUES, max_size=4))
+def test_any_values_in_yaml_are_a_request_or_refused_by_the_files_name(values):
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "recipe.yaml")
+        path.write_text(yaml.safe_dump(values, allow_unicode=True), "utf-8")
+        try:
+            read_request(str(path))
+            said = f"{path}: "
+        except LayerswapError as error:
+            said = str(error)
+    assert said.startswith(f"{path}: ")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import LayerswapError
+from harness.files import expanded
 from harness.recipes import PAPER, SwapSizes, check_experts
 
 if TYPE_CHECKING:
@@ -82,13 +83,13 @@ def read_given(options: argparse.Namespace, request: Request | None = None) -> G
     if options.profile is None and (pairs or (request and request.experts)):
         listed = {**_from_file(request), **{name: str(Path(place)) for name, place in pairs.items()}}
         for name, place in pairs.items():
-            if not Path(place).expanduser().is_dir() and not _is_hub_id(place):
+            if not expanded(place).is_dir() and not _is_hub_id(place):
                 raise LayerswapError(f"--expert {name}={place}: there is no such folder")
         # Not all roles need to be there, and there are no benchmarks: what a profile checks does not apply.
         return Given(Profile.model_construct(name="of the command line", experts=listed, folder=Path()))
     profile = load_profile(options.profile or DEFAULT)
     if pairs:
-        listed = {**profile.experts, **{name: str(Path(place).expanduser().resolve()) for name, place in pairs.items()}}
+        listed = {**profile.experts, **{name: str(expanded(place).resolve()) for name, place in pairs.items()}}
         profile = profile.model_copy(update={"experts": listed})
     return Given(profile, profile.sizes)
 
@@ -97,7 +98,7 @@ def _from_file(request: Request | None) -> Mapping[str, str]:
     """Relative folders start where the file lies; what is no folder there is a hub id."""
     found = request.experts if request else {}
     folder = request.folder if request else Path()
-    local = {name: folder / Path(place).expanduser() for name, place in found.items()}
+    local = {name: folder / expanded(place) for name, place in found.items()}
     return {name: str(local[name]) if local[name].is_dir() else place for name, place in found.items()}
 
 

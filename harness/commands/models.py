@@ -110,10 +110,10 @@ def _analyze(options: argparse.Namespace) -> None:
     if len(given.names) < 2:
         raise LayerswapError("there is no expert to measure: give one as --expert math=PATH")
     rows = changes(_loaded(given))
-    print(changes_text(rows, options.full), end="")
     if options.figures:
         for path in write_figures(rows, options.figures):
             print(path, file=sys.stderr)
+    print(changes_text(rows, options.full), end="")
 
 
 def _loaded(given: Given) -> Any:

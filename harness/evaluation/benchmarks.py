@@ -167,6 +167,9 @@ def build_columns(profile: Profile, benchmark: str, limit: int | None, batch_siz
         if spec.metric not in task.aggregation():
             known = ", ".join(task.aggregation())
             raise LayerswapError(f"task {spec.task} has no metric {spec.metric!r}: it has {known}")
+        if unknown := [name for name in spec.corpus if name not in task.aggregation()]:
+            known = ", ".join(task.aggregation())
+            raise LayerswapError(f"task {spec.task} has no corpus metric {unknown[0]!r}: it has {known}")
         filters = [f.name for f in task._filters]
         if spec.filter not in filters:
             raise LayerswapError(f"task {spec.task} has no filter {spec.filter!r}: it has {', '.join(filters)}")

@@ -48,10 +48,15 @@ class Sizes:
 
 @dataclass
 class Counts:
-    """What sweeps came to: layer calls made, and those that the variants by themselves would have made."""
+    """What sweeps came to: layer calls made, and those that the variants by themselves would have made.
+
+    ``rows`` and ``tokens`` are of the largest batches so far.
+    """
 
     made: int = 0
     asked: int = 0
+    rows: int = 0
+    tokens: int = 0
 
 
 @dataclass
@@ -200,6 +205,8 @@ class Engine:
         for batch in cut(batches(rows, self.sizes.rows, self.sizes.tokens), LOGITS // config.vocab_size, wanted):
             picked = [(i, node) for i, row in enumerate(batch.rows) for node in row.nodes(wanted)]
             where = {place: number for number, place in enumerate(picked)}
+            self.counts.rows = max(self.counts.rows, len(batch.rows))
+            self.counts.tokens = max(self.counts.tokens, batch.size)
             prepared.append((batch, Tensors(batch, picked, self.pad, self.device), reader(batch, where)))
         for group in self._groups(prepared, config.hidden_size):
             held = [Held() for _ in group]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from harness.errors import LayerswapError
 from harness.evaluation.cells import Cell, CellReader, keep_cell, key_of
 from harness.evaluation.editions import built_edition, edition, engine_digest
 from harness.evaluation.memory import peak_bytes, reset_peak
@@ -56,6 +57,7 @@ class Grid:
         self.cells = CellReader(self.store)
         self._expected: dict[str, dict[str, Plan]] = {}
         self._editions: dict[str, str] = {}
+        self._failed: dict[tuple[str, str], LayerswapError] = {}
 
     @property
     def digests(self) -> Mapping[str, Digested]:
@@ -110,15 +112,18 @@ class Grid:
     def cell(self, plan: Plan, benchmark: str) -> Cell:
         """The scores of ``plan`` on ``benchmark``: of an earlier run, of another process of this run, or computed now.
 
-        Computed are then all variants that were expected on the benchmark and are not there yet.
+        Computed are then all variants that were expected on the benchmark and are not there yet. Raises
+        :class:`LayerswapError` if there was not enough memory for this one.
         """
         identity = self.identity(plan)
         if (cell := self._read(identity, benchmark)) is None:
             self._expected.setdefault(benchmark, {}).setdefault(plan.text, plan)
             for unit in self._units(benchmark, identity):
                 self._sweep(unit, benchmark)
-                if (cell := self._read(identity, benchmark)) is not None:
+                if (cell := self._read(identity, benchmark)) is not None or (benchmark, identity) in self._failed:
                     break
+        if cell is None and (benchmark, identity) in self._failed:
+            raise self._failed[benchmark, identity]
         assert cell is not None
         return cell
 
@@ -156,12 +161,15 @@ class Grid:
         parts = [column.part(CONTROL_DOCUMENTS) for column in columns]
         with allowing(self.settings.unsafe_code):
             self._sweeper.scores(parts, [self.variants.variant(plan)], None, compare)
+        for error in self._sweeper.failed.values():
+            raise error
         self.variants.add("controls", started)
         return Control(tuple(different), found)
 
     def _sweep(self, plans: Sequence[Plan], benchmark: str) -> None:
         """Computes what is not there of some plans' cells."""
         wanted = {self.identity(plan): plan for plan in plans}
+        wanted = {i: p for i, p in wanted.items() if (benchmark, i) not in self._failed}
         wanted = {i: p for i, p in wanted.items() if self._read(i, benchmark) is None}
         if not wanted:
             return
@@ -174,6 +182,7 @@ class Grid:
         variants = [self.variants.variant(plan) for plan in wanted.values()]
         with allowing(self.settings.unsafe_code):
             self._sweeper.scores(columns, variants, self.store, scored.__setitem__)
+        self._failed |= {(benchmark, identity): error for identity, error in self._sweeper.failed.items()}
         merged = self.seconds.get("merge", 0.0) - merged
         seconds = self.variants.add(f"evaluate {benchmark}", started, besides=merged) / len(wanted)
         peak = peak_bytes(self.settings.device)

@@ -5,19 +5,18 @@ Documents have a running ``id``, so that none counts as another's double.
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import LayerswapError
-from harness.evaluation.data import CODES, LANGUAGES, find, need
+from harness.evaluation.data import CODES, LANGUAGES, find
 from harness.evaluation.embedded import program
 from harness.evaluation.numbers import canonical
+from harness.evaluation.published import LETTERS, Rows, rows_of, text, texts, whole, wrong
+from harness.files import shortened
 
-Rows = list[dict[str, Any]]
-Reader = Callable[[Path], Iterable[dict[str, Any]]]
 FLORES_SHOTS, MMLU_SHOTS = 4, 5
 MBPP_SHOTS, MBPP_TEST = (2, 3, 4), range(11, 511)
 
@@ -27,41 +26,50 @@ def load(benchmark: str, language: str = "en", data: str = "", **_: Any) -> dict
     from datasets import Dataset
 
     folder = Path(data) if data else None
-    documents = {"mgsm": _mgsm, "belebele": _belebele, "flores": _flores, "mbpp": _mbpp, "mmlu": _mmlu}[benchmark]
-    try:
-        rows = documents(folder, language)
-    except (ValueError, KeyError, IndexError) as error:
-        raise LayerswapError(
-            f"{benchmark} data in {data or 'the hub'!r} is not in the published format: {type(error).__name__}: {error}"
-        ) from error
+    rows = DOCUMENTS[benchmark](folder, language)
+    if not rows:
+        raise LayerswapError(f"{benchmark} data in {data or 'the hub'!r} has no documents of the test")
     return {"test": Dataset.from_list([{"id": f"{language}-{number}", **row} for number, row in enumerate(rows, 1)])}
 
 
 def _mgsm(folder: Path | None, language: str) -> Rows:
-    rows = _local(folder, "mgsm", "test", language) if folder else _hub("juletxara/mgsm", language, "test")
-    return [
-        {"language": language, "question": row["question"], "answer_number": canonical(str(row["answer_number"]))}
-        for row in rows
-    ]
+    rows = rows_of(folder, "mgsm", "test", language) if folder else _hub("juletxara/mgsm", language, "test")
+    return [{"language": language, "question": text(row, "question"), "answer_number": _number(row)} for row in rows]
+
+
+def _number(row: dict[str, Any]) -> str:
+    number = canonical(str(row.get("answer_number")))
+    if not re.fullmatch(r"-?\d*\.?\d+", number):
+        raise wrong(row, f"answer_number is {shortened(row.get('answer_number'))}: expected a number")
+    return number
 
 
 def _belebele(folder: Path | None, language: str) -> Rows:
     code = CODES[language]
-    rows = _local(folder, "belebele", "test", language) if folder else _hub("facebook/belebele", code, "test")
+    rows = rows_of(folder, "belebele", "test", language) if folder else _hub("facebook/belebele", code, "test")
     fields = ("flores_passage", "question", *(f"mc_answer{n}" for n in range(1, 5)))
-    return [{**{f: row[f] for f in fields}, "correct_answer_num": int(row["correct_answer_num"])} for row in rows]
+    return [
+        {**{f: text(row, f) for f in fields}, "correct_answer_num": whole(row, "correct_answer_num", range(1, 5))}
+        for row in rows
+    ]
 
 
 def _flores(folder: Path | None, language: str) -> Rows:
     def sentences(split: str, of: str) -> list[str]:
         if folder is None:
-            return [row["text"] for row in _hub("openlanguagedata/flores_plus", CODES[of], split)]
+            return [text(row, "text") for row in _hub("openlanguagedata/flores_plus", CODES[of], split)]
         if split == "dev" and find(folder, "flores", split, of) is None:
             return []
-        return [row["text"] for row in _local(folder, "flores", split, of)]
+        return [text(row, "text") for row in rows_of(folder, "flores", split, of)]
 
     source, target = language.split("-")
-    pairs = list(zip(sentences("devtest", source), sentences("devtest", target), strict=True))
+    ours, theirs = sentences("devtest", source), sentences("devtest", target)
+    if len(ours) != len(theirs):
+        raise LayerswapError(
+            f"flores devtest in {str(folder or 'the hub')!r}: {len(ours)} sentences in {CODES[source]} and "
+            f"{len(theirs)} in {CODES[target]}: expected a line in one for each in the other"
+        )
+    pairs = list(zip(ours, theirs, strict=True))
     examples = list(zip(sentences("dev", source), sentences("dev", target), strict=False))[:FLORES_SHOTS]
     words = f"{LANGUAGES[source]}: {{}}\n{LANGUAGES[target]}:"
     shots = "".join(f"{words.format(one)} {other}\n\n" for one, other in examples)
@@ -70,20 +78,25 @@ def _flores(folder: Path | None, language: str) -> Rows:
 
 def _mbpp(folder: Path | None, _: str) -> Rows:
     if folder:
-        rows = _local(folder, "mbpp", "test")
+        rows = rows_of(folder, "mbpp", "test")
     else:
         hub = "google-research-datasets/mbpp"
         rows = [*_hub(hub, "full", "prompt"), *_hub(hub, "full", "test")]
-    by_id = {int(row["task_id"]): row for row in rows}
+    by_id: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        number = whole(row, "task_id")
+        if folder and number in by_id:
+            raise wrong(row, f"task_id {number} is there twice")
+        by_id[number] = row
     shots = "".join(
-        f"{_task(by_id[n])}{by_id[n]['code'].replace(chr(13), '')}\n[DONE]\n\n" for n in MBPP_SHOTS if n in by_id
+        f"{_task(by_id[n])}{text(by_id[n], 'code').replace(chr(13), '')}\n[DONE]\n\n" for n in MBPP_SHOTS if n in by_id
     )
     return [
         {
             "shots": shots,
             "prompt": _task(row),
-            "code": row["code"],
-            "test_list": row["test_list"],
+            "code": text(row, "code"),
+            "test_list": texts(row, "test_list"),
             "test_setup_code": row.get("test_setup_code") or "",
         }
         for number, row in by_id.items()
@@ -91,10 +104,10 @@ def _mbpp(folder: Path | None, _: str) -> Rows:
     ]
 
 
-def _task(row: Mapping[str, Any]) -> str:
-    tests = "\n".join(row["test_list"])
+def _task(row: dict[str, Any]) -> str:
+    tests = "\n".join(texts(row, "test_list"))
     return (
-        f"You are an expert Python programmer, and here is your task: {row['text']} "
+        f"You are an expert Python programmer, and here is your task: {text(row, 'text')} "
         f"Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
     )
 
@@ -103,25 +116,32 @@ def _mmlu(folder: Path | None, _: str) -> Rows:
     if folder is None:
         rows, examples = _hub("cais/mmlu", "all", "test"), _hub("cais/mmlu", "all", "dev")
     else:
-        rows = _local(folder, "mmlu", "test")
-        examples = _local(folder, "mmlu", "dev") if find(folder, "mmlu", "dev") else []
+        rows = rows_of(folder, "mmlu", "test")
+        examples = rows_of(folder, "mmlu", "dev") if find(folder, "mmlu", "dev") else []
     shots: dict[str, list[str]] = {}
     for row in examples:
-        shots.setdefault(row["subject"], []).append(f"{_question(row)} {'ABCD'[int(row['answer'])]}\n\n")
+        answer = LETTERS[whole(row, "answer", range(4))]
+        shots.setdefault(text(row, "subject"), []).append(f"{_question(row)} {answer}\n\n")
     return [
         {
-            "subject": row["subject"],
+            "subject": text(row, "subject"),
             "shots": "".join(shots.get(row["subject"], ())[:MMLU_SHOTS]),
             "prompt": _question(row),
-            "answer": int(row["answer"]),
+            "answer": whole(row, "answer", range(4)),
         }
         for row in rows
     ]
 
 
-def _question(row: Mapping[str, Any]) -> str:
-    choices = "".join(f"\n{letter}. {text}" for letter, text in zip("ABCD", row["choices"], strict=True))
-    return f"{row['question'].strip()}{choices}\nAnswer:"
+def _question(row: dict[str, Any]) -> str:
+    found = texts(row, "choices")
+    if len(found) != len(LETTERS):
+        raise wrong(row, f"choices are {len(found)}: expected {len(LETTERS)}")
+    choices = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, found, strict=True))
+    return f"{text(row, 'question').strip()}{choices}\nAnswer:"
+
+
+DOCUMENTS = {"mgsm": _mgsm, "belebele": _belebele, "flores": _flores, "mbpp": _mbpp, "mmlu": _mmlu}
 
 
 def _hub(name: str, config: str, split: str) -> Rows:
@@ -136,47 +156,6 @@ def _hub(name: str, config: str, split: str) -> Rows:
             f"{name} cannot be had from the hub ({type(error).__name__}: {reason}): "
             "give a folder with its files, --ablation-data FOLDER"
         ) from error
-
-
-def _local(folder: Path | None, benchmark: str, split: str, language: str = "en") -> Rows:
-    assert folder is not None
-    path = need(folder, benchmark, split, language)
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    readers: list[tuple[Path, Reader]] = [(file, _READERS.get(file.suffix, _lines)) for file in files]
-    return [row for file, read in readers for row in read(file)]
-
-
-def _jsonl(file: Path) -> Iterator[dict[str, Any]]:
-    return (json.loads(line) for line in file.read_text("utf-8").split("\n") if line.strip())
-
-
-def _tsv(file: Path) -> Iterator[dict[str, Any]]:
-    for line in file.read_text("utf-8").split("\n"):
-        question, tab, number = line.rstrip("\r").rpartition("\t")
-        if tab:
-            yield {"question": question, "answer_number": number}
-
-
-def _csv(file: Path) -> Iterator[dict[str, Any]]:
-    """MMLU's own: no header; the subject is the file's name."""
-    subject = file.stem.rsplit("_", 1)[0]
-    with file.open(encoding="utf-8", newline="") as stream:
-        for question, *choices, letter in csv.reader(stream):
-            yield {"subject": subject, "question": question, "choices": choices, "answer": "ABCD".index(letter.strip())}
-
-
-def _parquet(file: Path) -> Sequence[dict[str, Any]]:
-    from pyarrow import parquet
-
-    rows: Rows = parquet.read_table(file).to_pylist()
-    return rows
-
-
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    return ({"text": line.rstrip("\r")} for line in file.read_text("utf-8").split("\n") if line.strip())
-
-
-_READERS: dict[str, Reader] = {".jsonl": _jsonl, ".tsv": _tsv, ".csv": _csv, ".parquet": _parquet}
 
 
 def translated(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:

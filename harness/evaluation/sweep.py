@@ -11,6 +11,7 @@ from harness.evaluation.engine import Counts, Engine, Sizes, cost_of
 from harness.evaluation.memory import keep_pages
 from harness.evaluation.requests import Encoder, Request
 from harness.evaluation.sharing import Variant
+from harness.evaluation.shortage import ShortOfMemoryError, halved, sparing, stock_answers
 from harness.evaluation.trials import can_branch, can_score, can_share
 from harness.evaluation.workers import threads_per_operation
 
@@ -30,6 +31,7 @@ class Sweeper:
     """Asks benchmarks' requests of variants. ``example`` is an expert of the variants' architecture.
 
     ``engine_digest`` is of all that decides an answer beside weights and request. ``memory`` bounds hidden states.
+    ``failed`` are the variants, by identity, that the last sweep had not enough memory for.
     """
 
     example: LoadedExpert
@@ -39,6 +41,7 @@ class Sweeper:
     memory: int
     engine_digest: str
     counts: Counts = field(default_factory=Counts)
+    failed: dict[str, ShortOfMemoryError] = field(default_factory=dict)
     _requests: dict[int, tuple[Column, list[Request], list[str]]] = field(default_factory=dict)
 
     def scores(
@@ -48,16 +51,24 @@ class Sweeper:
         store: Store | None,
         done: Callable[[str, tuple[Score, ...]], None],
     ) -> None:
-        """Every variant's scores on ``columns``, given to ``done`` with its identity, one variant after the other."""
+        """Every variant's scores on ``columns``, given to ``done`` with its identity, one variant after the other.
+
+        Those that memory did not suffice for are left out, and noted in ``failed``.
+        """
+        self.failed = {}
         asked = [c for i, c in enumerate(columns) if not any(c.covered_by(whole) for whole in columns[:i])]
         answers = {id(column): self._answers(column, variants, store) for column in asked}
         for variant in variants:
             scores: list[Score] = []
-            for column in columns:
-                shares = (column.share(whole, score) for whole, score in zip(columns, scores, strict=False))
-                shared = next((share for share in shares if share), None)
-                scores.append(shared or column.score(answers[id(column)][variant.identity]()))
-            done(variant.identity, tuple(scores))
+            try:
+                for column in columns:
+                    shares = (column.share(whole, score) for whole, score in zip(columns, scores, strict=False))
+                    shared = next((share for share in shares if share), None)
+                    scores.append(shared or column.score(answers[id(column)][variant.identity]()))
+            except ShortOfMemoryError as error:
+                self.failed[variant.identity] = error
+            else:
+                done(variant.identity, tuple(scores))
 
     def _answers(
         self, column: Column, variants: Sequence[Variant], store: Store | None
@@ -81,27 +92,37 @@ class Sweeper:
             if store:
                 store.add_responses(identity, named)
 
-        for missing, some in _missing(digests, variants, known).items():
-            wanted = [v for v in variants if v.identity in missing]
-            asked = {number: requests[number] for number in some}
-            scored = {n: r for n, r in asked.items() if r.stop is None}
-            open_ = {n: r for n, r in asked.items() if r.stop is not None}
-            with threads_per_operation(self._engine.sizes.within):
-                if scored:
-                    self._engine.score(wanted, scored, keep)
-                if open_:
-                    drafts = {n: [k[digests[n]] for k in known.values() if digests[n] in k] for n in open_}
-                    self._engine.generate(wanted, open_, drafts, keep)
+        def ask(engine: Engine, of: Sequence[Variant]) -> None:
+            for missing, some in _missing(digests, of, known).items():
+                wanted = [v for v in of if v.identity in missing]
+                asked = {number: requests[number] for number in some}
+                scored = {n: r for n, r in asked.items() if r.stop is None}
+                open_ = {n: r for n, r in asked.items() if r.stop is not None}
+                with threads_per_operation(engine.sizes.within):
+                    if scored:
+                        engine.score(wanted, scored, keep)
+                    if open_:
+                        drafts = {n: [k[digests[n]] for k in known.values() if digests[n] in k] for n in open_}
+                        engine.generate(wanted, open_, drafts, keep)
+
+        # The engine is made where there is something to ask.
+        left = [v for v in variants if any(digest not in known[v.identity] for digest in digests)]
+        short = sparing(ask, self._engine, left) if left else set()
 
         def given(identity: str) -> list[Any]:
+            if identity in short:
+                raise ShortOfMemoryError(self.device, halved(self._engine).rows)
             return [known[identity][digest] for digest in digests]
 
         return {v.identity: partial(given, v.identity) for v in variants}
 
     def _ask_stock(self, column: Column, variant: Variant) -> list[Any]:
-        return column.ask(self.stock(variant.build()))
+        def ask(rows: int) -> list[Any]:
+            return column.ask(self.stock(variant.build(), rows))
 
-    def stock(self, model: Any) -> Any:
+        return stock_answers(ask, self.device, self.rows)
+
+    def stock(self, model: Any, rows: int = 0) -> Any:
         """lm-eval's own wrapper of a variant, for requests that the shared engine does not answer."""
         from lm_eval.models.huggingface import HFLM
 
@@ -109,7 +130,7 @@ class Sweeper:
         return HFLM(
             pretrained=model,
             tokenizer=self.tokenizer,
-            batch_size=self.rows,
+            batch_size=rows or self.rows,
             softmax_dtype="float32",
             add_bos_token=False,
         )

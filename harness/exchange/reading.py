@@ -10,7 +10,8 @@ from harness.errors import LayerswapError
 from harness.exchange.naming import TASK_VECTORS, named, places
 from harness.exchange.roles import recipe_of
 from harness.exchange.schema import MergekitFile, Parameters, Slice, parse_mergekit
-from harness.plan import OUTER_SLOTS, Mix, Plan, copy, layer_slot, linear
+from harness.files import expanded
+from harness.plan import DEEPEST, OUTER_SLOTS, Mix, Plan, copy, layer_slot, linear
 from harness.recipe_files import Request, read_table
 from harness.recipes import Recipe, Slerp, Slots, Soup, TaskArithmetic, Ties
 
@@ -155,7 +156,7 @@ def _has_depth(reader: _Reader, layers: int) -> bool:
     """Whether the models are here to have that depth; a recipe that scales with the depth is right only then."""
     from harness.merging.storage import read_depth
 
-    local = [Path(place).expanduser() for place in places(reader.file)]
+    local = [expanded(place) for place in places(reader.file)]
     for folder in (folder for folder in local if folder.is_dir()):
         if (depth := read_depth(folder)) != layers:
             raise reader.refuse("slices", f"end at layer {layers}, but {folder} has {depth}: a recipe keeps them all")
@@ -166,7 +167,7 @@ def _range(reader: _Reader, where: str, part: Slice) -> tuple[int, int]:
     ranges = [source.layer_range for source in part.sources]
     if len(set(ranges)) > 1:
         raise reader.refuse(f"{where}.sources[1].layer_range", "is another than the first source's: expected the same")
-    if not 0 <= ranges[0][0] <= ranges[0][1]:
+    if not 0 <= ranges[0][0] <= ranges[0][1] <= DEEPEST:
         raise reader.refuse(f"{where}.sources[0].layer_range", f"is {list(ranges[0])}: expected a range of layers")
     return ranges[0]
 

@@ -21,11 +21,11 @@ class _Strict(BaseModel):
 class Parameters(_Strict):
     """Numbers only: mergekit also has lists over layers and filters by name, which are refused."""
 
-    weight: float | None = Field(default=None, strict=True)
-    density: float | None = Field(default=None, strict=True)
+    weight: float | None = Field(default=None, strict=True, allow_inf_nan=False)
+    density: float | None = Field(default=None, strict=True, allow_inf_nan=False)
     normalize: bool | None = Field(default=None, strict=True)
-    lambda_: float | None = Field(default=None, strict=True, alias="lambda")
-    t: float | None = Field(default=None, strict=True)
+    lambda_: float | None = Field(default=None, strict=True, alias="lambda", allow_inf_nan=False)
+    t: float | None = Field(default=None, strict=True, allow_inf_nan=False)
 
     def given(self) -> dict[str, float | bool]:
         """The parameters that are there, by mergekit's names."""

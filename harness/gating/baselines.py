@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.errors import LayerswapError
 from harness.evaluation.scores import Score
-from harness.files import replace_text
+from harness.files import read_object, replace_text, shortened
 from harness.gating.pairing import RESOLUTION, whole_values
 
 SCHEMA = 1
@@ -47,21 +47,16 @@ def load_baselines(path: Path, missing_ok: bool = False) -> Baselines:
 
     Raises :class:`LayerswapError` naming the file and what is wrong with it.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         if missing_ok:
             return Baselines(path)
-        raise LayerswapError(f"{path}: no such file: expected accepted results") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise LayerswapError(f"{path}: cannot be read: {error}") from error
+        raise LayerswapError(f"{path}: no such file: expected accepted results")
+    data = read_object(path)
     try:
-        return _decode(path, json.loads(text))
-    except json.JSONDecodeError as error:
-        raise LayerswapError(f"{path}: not JSON: {error}") from error
+        return _decode(path, data)
     except KeyError as error:
         raise LayerswapError(f"{path}: {error} is referred to or required, but not there") from error
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise LayerswapError(f"{path}: not a file of accepted results: {error}") from error
 
 
@@ -127,7 +122,8 @@ def _encode(scores: Mapping[str, Mapping[str, Score]], origins: Mapping[str, Map
 def _decode(path: Path, data: Any) -> Baselines:
     if data["schema"] != SCHEMA:
         raise LayerswapError(
-            f"{path}: written in schema {data['schema']}, this version reads {SCHEMA}: accept the results again"
+            f"{path}: written in schema {shortened(data['schema'])}, this version reads {SCHEMA}: accept the results "
+            "again"
         )
     scores: dict[str, dict[str, Score]] = {}
     origins: dict[str, dict[str, Provenance]] = {}
@@ -135,6 +131,7 @@ def _decode(path: Path, data: Any) -> Baselines:
         for column, record in columns.items():
             kind = data["sets"][record["set"]]
             documents = data["documents"][kind["documents"]]
+            _check(record, kind, documents, f"{path}: {case} on {column}")
             try:
                 values = _unpack(record["values"], len(documents), kind["graded"])
             except (ValueError, binascii.Error) as error:
@@ -150,7 +147,7 @@ def _decode(path: Path, data: Any) -> Baselines:
                 corpus=record["corpus"],
                 higher_is_better=kind.get("higher_is_better", True),
             )
-            if not documents or abs(score.value - record["value"]) > 1e-6:
+            if not abs(score.value - record["value"]) <= 1e-6:  # NaN too
                 raise LayerswapError(
                     f"{path}: {case} on {column}: the documents' values do not average to {record['value']}: "
                     "the file was edited or merged by hand, accept the results again"
@@ -158,6 +155,23 @@ def _decode(path: Path, data: Any) -> Baselines:
             scores.setdefault(case, {})[column] = score
             origins.setdefault(case, {})[column] = data["runs"][record["run"]]
     return Baselines(path, scores, origins)
+
+
+def _check(record: Any, kind: Any, documents: Any, where: str) -> None:
+    """Raises :class:`LayerswapError` unless what a column's entries hold is of the right kinds and sizes."""
+    texts = (kind["benchmark"], kind["column"], kind["metric"], *documents, *kind["fingerprint"].values())
+    numbers = (record["value"], *record["corpus"].values())
+    wrong = {
+        "documents, names and fingerprints are not all texts": not all(isinstance(value, str) for value in texts),
+        "value and corpus metrics are not all numbers": not all(type(value) in (int, float) for value in numbers),
+        "graded is neither true nor false": type(kind["graded"]) is not bool,
+        "higher_is_better is neither true nor false": type(kind.get("higher_is_better", True)) is not bool,
+        f"n is {shortened(record['n'])}, but there are {len(documents)} documents": record["n"] != len(documents),
+        "there are no documents": not documents,
+    }
+    for what, found in wrong.items():
+        if found:
+            raise LayerswapError(f"{where}: {what}: the file was edited or damaged, accept the results again")
 
 
 def _pack(values: list[int], graded: bool) -> str:
@@ -172,8 +186,12 @@ def _unpack(text: str, n: int, graded: bool) -> tuple[float, ...]:
         packed = base64.b64decode(text, validate=True)
         if len(packed) != _GRADED_BYTES * n:
             raise ValueError(f"{len(packed)} bytes for {n} documents")
-        whole = (int.from_bytes(packed[i : i + _GRADED_BYTES], "big") for i in range(0, len(packed), _GRADED_BYTES))
+        whole = [int.from_bytes(packed[i : i + _GRADED_BYTES], "big") for i in range(0, len(packed), _GRADED_BYTES)]
+        if max(whole) > RESOLUTION:
+            raise ValueError(f"{max(whole) / RESOLUTION} is above 1")
         return tuple(value / RESOLUTION for value in whole)
+    if not set(text) <= set("0123456789abcdef"):
+        raise ValueError("not all hexadecimal digits")
     bits = f"{int(text, 16):0{n}b}"
     if len(text) != -(-n // 4) or len(bits) != n:
         raise ValueError(f"{len(text)} hexadecimal digits for {n} documents")

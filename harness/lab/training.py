@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Literal
 
+from harness.errors import LayerswapError, one_line
 from harness.lab.batching import Batch, batches, training_batches
 from harness.lab.corpus import Split, documents
 
@@ -200,7 +201,18 @@ class Run:
         temporary.replace(path)
 
     def load(self, path: Path) -> bool:
-        """Goes back to the state in ``path``; False if it is of another stage (other data, rate, seed, …)."""
+        """Goes back to the state in ``path``; False if it is of another stage (other data, rate, seed, …).
+
+        Raises :class:`LayerswapError` if the file is damaged.
+        """
+        try:
+            return self._load(path)
+        except Exception as error:  # whatever torch makes of a file that is cut off, or holds something else
+            raise LayerswapError(
+                f"{str(path)!r} is damaged: remove it, and the stage {self.stage.name} begins anew: {one_line(error)}"
+            ) from error
+
+    def _load(self, path: Path) -> bool:
         import torch
 
         state = torch.load(path, weights_only=True)

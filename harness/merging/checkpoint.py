@@ -18,7 +18,7 @@ import harness
 from harness.cache import Cache
 from harness.digests import start_folder_digest
 from harness.errors import LayerswapError
-from harness.files import atomic_folder
+from harness.files import atomic_folder, inside
 from harness.merging.arithmetic import merge_tensor, task_vector, threshold
 from harness.merging.floats import DTYPES as FLOATS
 from harness.merging.preflight import preflight
@@ -205,8 +205,8 @@ def _copy_files(donor: Stored, folder: Path) -> None:
         return
     for pattern in (*_COPIED, *_COPIED_TOO):
         for file in sorted(donor.folder.glob(pattern)):
-            if file.is_file():
-                shutil.copyfile(file, folder / file.name)
+            if file.is_file():  # a link may lead to what is nobody else's business
+                shutil.copyfile(inside(donor.folder, file.name), folder / file.name)
 
 
 def _record(plan: Plan, sources: Mapping[str, Stored], recipe_text: str, dtype: str) -> dict[str, Any]:

@@ -32,6 +32,15 @@ class Places:
 
 
 @dataclass(frozen=True)
+class Outer:
+    """The stored names of input embeddings and output head, and the config's key for how wide both are."""
+
+    embed: str
+    head: str
+    width: str
+
+
+@dataclass(frozen=True)
 class _Architecture:
     """How an architecture names its tensors. ``weights`` have a weight, ``biased`` a bias too, in every layer.
 
@@ -46,6 +55,7 @@ class _Architecture:
     layers: str = "model.layers."
     depth: str = "num_hidden_layers"
     embed: tuple[str, ...] = ("model.embed_tokens.weight",)
+    width: str = "hidden_size"
     norm: tuple[str, ...] = ("model.norm.weight",)
     head: str = "lm_head.weight"
     stored_head: str = "lm_head.weight"
@@ -78,6 +88,7 @@ def _architecture(model_type: object) -> _Architecture | None:
             tied=True,
             layers="transformer.h.",
             depth="n_layer",
+            width="n_embd",
             embed=("transformer.wte.weight", "transformer.wpe.weight"),
             norm=("transformer.ln_f.weight", "transformer.ln_f.bias"),
         ),
@@ -97,7 +108,7 @@ def raw_config(folder: Path) -> dict[str, Any] | None:
     """A folder's config.json as it stands, of a known architecture and not quantised; None otherwise."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     known = isinstance(config, dict) and _architecture(config.get("model_type")) is not None
     return config if known and "quantization_config" not in config and known_depth(config) else None
@@ -108,6 +119,12 @@ def known_depth(config: Mapping[str, Any]) -> int | None:
     architecture = _architecture(config.get("model_type"))
     depth = config.get(architecture.depth) if architecture else None
     return depth if isinstance(depth, int) and not isinstance(depth, bool) and depth > 0 else None
+
+
+def outer_of(config: Mapping[str, Any]) -> Outer | None:
+    """Where a known architecture keeps its embeddings."""
+    architecture = _architecture(config.get("model_type"))
+    return None if architecture is None else Outer(architecture.embed[0], architecture.stored_head, architecture.width)
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:

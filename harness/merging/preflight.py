@@ -12,6 +12,8 @@ from typing import Any
 
 from harness.errors import LayerswapError
 from harness.experts import LoadedExpert, canonical_names, relevant_config
+from harness.files import inside, read_object, shortened
+from harness.merging.claims import check_claims
 from harness.merging.headers import kinds, read_folder
 from harness.merging.layout import is_tied, raw_config
 from harness.merging.storage import Source, read_config
@@ -58,6 +60,10 @@ def preflight(experts: Mapping[str, Source]) -> None:
         for name, description in described.items()
         if name != reference and (found := differences(described[reference], description))
     ]
+    if not problems:  # what differs says more
+        for source in experts.values():
+            if not isinstance(source, LoadedExpert):
+                check_claims(Path(source), read_folder(Path(source)))
     if problems:
         raise LayerswapError(f"these checkpoints cannot be merged: {'. '.join(problems)}")
 
@@ -70,7 +76,9 @@ def _plainly_fit(sources: Iterable[Source]) -> bool:
         if isinstance(source, LoadedExpert) or (config := raw_config(Path(source))) is None:
             return False
         folder = Path(source)
-        tensors = {name: kind for name, kind in kinds(read_folder(folder)).items() if not name.endswith(_UNUSED)}
+        ranges = read_folder(folder)
+        check_claims(folder, ranges)
+        tensors = {name: kind for name, kind in kinds(ranges).items() if not name.endswith(_UNUSED)}
         found = (config.get("architectures"), is_tied(config), relevant_config(config), tensors)
         if first is None:
             first, start = found, folder
@@ -136,7 +144,8 @@ def describe(source: Source) -> Description:
     else:
         folder = Path(source)
         config = read_config(folder)
-        tensors = kinds(read_folder(folder))
+        ranges = read_folder(folder)
+        tensors = kinds(ranges)
         architecture = next(iter(config.architectures or ()), config.model_type)
     text = config.get_text_config()
     tied = bool(text.tie_word_embeddings)
@@ -158,8 +167,10 @@ def describe_tokenizer(folder: Path) -> dict[str, str]:
     if not fast.is_file():
         files = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
         return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    parts = json.loads(fast.read_text("utf-8"))
-    model = parts.get("model") or {}
+    parts = read_object(inside(folder, fast.name))
+    model = parts.get("model")
+    if not isinstance(model, dict):
+        raise LayerswapError(f"{str(fast)!r}: model is {shortened(model)}: expected a tokenizer's model")
     if isinstance(model.get("merges"), list):  # "a b" and ["a", "b"] are the same merge in two versions of the format
         model["merges"] = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
     kept = {key: value for key, value in parts.items() if key not in ("version", "truncation", "padding")}

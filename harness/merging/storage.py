@@ -10,16 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from harness.errors import LayerswapError
+from harness.errors import LayerswapError, one_line
 from harness.experts import LoadedExpert, canonical_names, layers_prefix, slots_of
-from harness.merging.headers import INDEX, Range, kinds, read_folder
+from harness.files import inside, read_object, shortened
+from harness.merging.headers import DTYPES, INDEX, Range, kinds, read_folder
 from harness.merging.layout import Places, known_depth, known_places, raw_config
-from harness.plan import OUTER_SLOTS, layer_slot
+from harness.plan import DEEPEST, OUTER_SLOTS, layer_slot
 
 if TYPE_CHECKING:
     import torch
 
 Source = str | Path | LoadedExpert
+_DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,31 @@ def read_config(folder: Path) -> Any:
 
     if not (folder / "config.json").is_file():
         raise LayerswapError(f"{str(folder)!r} has no config.json, so it is no model")
+    raw = read_object(inside(folder, "config.json"))
+    for part in (raw, *(value for value in raw.values() if isinstance(value, dict))):
+        for key in _DEPTHS:  # transformers makes lists as long
+            if isinstance(depth := part.get(key), int) and depth > DEEPEST:
+                raise _wrong_depth(folder, key, depth)
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise LayerswapError(f"the config in {str(folder)!r} cannot be read: {error}") from error
+    except Exception as error:  # whatever transformers makes of a config from anywhere
+        raise LayerswapError(f"the config in {str(folder)!r} cannot be read: {one_line(error)}") from error
 
 
 def read_depth(folder: Path) -> int:
     """A model's number of decoder layers, from its config alone; transformers is asked about unknown architectures."""
     config = raw_config(folder)
     depth = None if config is None else known_depth(config)
-    return depth if depth is not None else int(read_config(folder).get_text_config().num_hidden_layers)
+    if depth is None:
+        depth = getattr(read_config(folder).get_text_config(), "num_hidden_layers", None)
+    if type(depth) is not int or not 0 < depth <= DEEPEST:
+        raise _wrong_depth(folder, "num_hidden_layers", depth)
+    return depth
+
+
+def _wrong_depth(folder: Path, key: str, depth: object) -> LayerswapError:
+    path = str(folder / "config.json")
+    return LayerswapError(f"{path!r}: {key} is {shortened(depth)}: expected 1 to {DEEPEST:,}")
 
 
 def open_source(source: Source, digest: Callable[[Path], Callable[[], str]]) -> Stored:
@@ -80,8 +96,14 @@ def place_tensors(donor: Stored) -> Places:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(donor.model_config(), trust_remote_code=False)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(donor.model_config(), trust_remote_code=False)
+    except Exception as error:  # whatever transformers makes of a config from anywhere
+        reason = one_line(str(error).split("\n")[0])
+        raise LayerswapError(
+            f"{str(donor.folder)!r} is no language model that transformers can build from its config: {reason}"
+        ) from error
     slots, canonical = slots_of(model), canonical_names(model)
     slot_of = {name: slot for slot, names in slots.items() for name in names}
     base, layers = f"{model.base_model_prefix}.", layers_prefix(model)
@@ -130,7 +152,7 @@ def _open_folder(folder: Path, digest: Callable[[], str]) -> Stored:
         )
     if raw_config(folder) is None:
         read_config(folder)  # which says what is wrong with it
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config = read_object(inside(folder, "config.json"))
     ranges = read_folder(folder)
     tensors = kinds(ranges)
     shards = {name: part.path.name for name, part in ranges.items()}
@@ -145,6 +167,8 @@ def _open_folder(folder: Path, digest: Callable[[], str]) -> Stored:
     indexed = (folder / INDEX).is_file()
     first = next((dtype for dtype, _ in tensors.values() if "float" in dtype), "float32")
     named = config.get("dtype") or config.get("torch_dtype") or first
+    if not isinstance(named, str) or named not in DTYPES.values():
+        raise LayerswapError(f"{str(folder / 'config.json')!r}: dtype is {shortened(named)}: expected such as bfloat16")
     model_config = partial(read_config, folder)
     return Stored(folder, config, tensors, shards, indexed, named, ranges, digest, read, model_config)
 

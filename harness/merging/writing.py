@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from harness.errors import LayerswapError
-from harness.merging.headers import DTYPES, Range
+from harness.merging.headers import DTYPES, Range, itemsize
 from harness.merging.ranges import copy_range, write_all
 
 _FLUSH_SECONDS = 0.1
@@ -78,12 +78,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Planned], flush: bool = Fals
                 raise LayerswapError(f"{name}: {written} bytes were made, planned were {expected} ({planned})")
         copy(run)
     return end
-
-
-def itemsize(dtype: str) -> int:
-    """Bytes of an element of the type with this name in torch."""
-    bits = "".join(character for character in dtype.split("_")[0] if character.isdigit())
-    return int(bits) // 8 if bits else 1
 
 
 @contextmanager

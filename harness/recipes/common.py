@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from harness.errors import LayerswapError
-from harness.plan import OUTER_SLOTS, Mix, Plan, layer_slot, linear
+from harness.plan import DEEPEST, OUTER_SLOTS, Mix, Plan, layer_slot, linear
 
 BASE, MATH, LANGUAGE = "base", "math", "language"
 
@@ -33,9 +33,9 @@ def check_size(name: str, size: object) -> None:
 
 
 def check_depth(layers: int) -> int:
-    """The depth itself; raises :class:`LayerswapError` for less than one layer."""
-    if layers < 1:
-        raise LayerswapError(f"a model of {layers} layers cannot be merged: expected at least 1")
+    """The depth itself; raises :class:`LayerswapError` for less than one layer, or more than any model has."""
+    if not 1 <= layers <= DEEPEST:
+        raise LayerswapError(f"a model of {layers} layers cannot be merged: expected 1 to {DEEPEST:,}")
     return layers
 
 

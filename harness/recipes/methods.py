@@ -100,6 +100,8 @@ class DareTies(_Everywhere):
         object.__setattr__(self, "weights", _sources(self.weights))
         check_density(self.density)
         check_lambda(self.lambda_)
+        if type(self.seed) is not int:
+            raise LayerswapError(f"seed is {self.seed!r}: expected a whole number")
         if self.rescale not in ("density", "l1"):
             raise LayerswapError(f"unknown rescale {self.rescale!r}: expected 'density' or 'l1'")
 
@@ -172,7 +174,9 @@ def _sources(weights: Weights) -> tuple[tuple[str, float], ...]:
     pairs = [item for item in items if isinstance(item, tuple) and len(item) == 2]
     if len(pairs) < len(items):
         raise LayerswapError(f"weights are {weights!r}: expected a pair (math, language) or a mapping by expert")
-    return Mix("linear", tuple((str(name), float(weight)) for name, weight in pairs)).sources
+    found = tuple((str(name), float(weight)) for name, weight in pairs)
+    Mix("linear", found)  # checks them; its own sources would give a single one the weight 1
+    return found
 
 
 def _ratio(weights: Weights) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.errors import LayerswapError
-from harness.plan import OUTER_SLOTS, Mix, Plan, copy, layer_slot, linear
-from harness.recipes.common import PAPER, SwapSizes, listed
+from harness.errors import LayerswapError, one_line
+from harness.files import shortened
+from harness.plan import DEEPEST, OUTER_SLOTS, Mix, Plan, copy, layer_slot, linear
+from harness.recipes.common import BASE, PAPER, SwapSizes, listed
+from harness.recipes.methods import DareTies, Slerp, TaskArithmetic, Ties
 
 _LAYERS = re.compile(r"layers\.(\d+)(?:-(\d+))?")
 
@@ -27,6 +29,8 @@ class Slots:
 
     def __post_init__(self) -> None:
         found: dict[str, Mix] = {}
+        if not isinstance(self.mixes, Mapping) or not all(isinstance(key, str) for key in self.mixes):
+            raise LayerswapError(f"slots are {shortened(self.mixes)}: expected what fills each, by its name")
         for key, value in self.mixes.items():
             mix = value if isinstance(value, Mix) else _mix(key, value)
             for slot in _named(key):
@@ -69,6 +73,8 @@ def _named(key: str) -> Iterator[str]:
             yield part
         elif match := _LAYERS.fullmatch(part):
             first, last = int(match[1]), int(match[2] or match[1])
+            if last >= DEEPEST:
+                raise LayerswapError(f"slot {part!r}: no model has {last} layers")
             if last < first:
                 raise LayerswapError(f"slot {part!r} ends before it begins")
             yield from (layer_slot(i) for i in range(first, last + 1))
@@ -92,7 +98,30 @@ def _mix(key: str, value: Any) -> Mix:
     if not isinstance(sources, Mapping):
         raise LayerswapError(f"slot {key!r}: {value['operation']} has no sources: expected weights by expert")
     pairs = tuple((str(name), _weight(name, weight)) for name, weight in sources.items())
-    return Mix(value["operation"], pairs, tuple(rest.items()))
+    try:
+        return _operation(value["operation"], pairs, rest)
+    except (LayerswapError, TypeError, ValueError) as error:
+        raise LayerswapError(f"slot {key!r}: {shortened(value['operation'])}: {one_line(error)}") from None
+
+
+def _operation(operation: Any, pairs: tuple[tuple[str, float], ...], given: Mapping[str, Any]) -> Mix:
+    """The mix of a recipe of that operation, so that its checks and defaults hold here too."""
+    kinds: dict[str, type[Ties | DareTies | TaskArithmetic]] = {
+        "ties": Ties,
+        "dare_ties": DareTies,
+        "task_arithmetic": TaskArithmetic,
+    }
+    if operation == "slerp":
+        if len(pairs) != 2:
+            raise LayerswapError(f"has {len(pairs)} sources: expected two")
+        return Slerp(**given, math=pairs[0][0], language=pairs[1][0])._mix()
+    if operation not in kinds:
+        return Mix(operation, pairs, tuple(given.items()))  # which knows what it may be
+    named = {"lambda_" if name == "lambda" else name: value for name, value in given.items() if name != "base"}
+    mix = kinds[operation](weights=pairs, **named)._mix()
+    base = given.get("base", BASE)
+    copy(base)  # is it a name?
+    return replace(mix, parameters=tuple((name, base if name == "base" else v) for name, v in mix.parameters))
 
 
 def _weight(name: object, weight: object) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.cache import Cache
 from harness.errors import LayerswapError
-from harness.files import replace_text
+from harness.files import read_object, replace_text
 from harness.reporting.content import UNMET_HEADERS, header, legend, unmet, verdict_line
 from harness.reporting.figures import FOLDER, figures, shown, shown_family
 from harness.reporting.findings import bought
@@ -101,10 +101,9 @@ def write_report(
 def read_results(folder: Path) -> RunResult:
     """The run whose ``results.json`` is in ``folder``; raises :class:`LayerswapError` if it cannot be read."""
     path = folder / "results.json"
+    data = read_object(path)
     try:
-        return RunResult.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise LayerswapError(f"{path}: cannot be read: {error}") from error
+        return RunResult.from_dict(data)
     except LayerswapError as error:
         raise LayerswapError(f"{path}: {error}") from error
 

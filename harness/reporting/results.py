@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.errors import LayerswapError
+from harness.files import shortened
 from harness.gating.corpus import CorpusComparison
 from harness.gating.floors import Verdict
 from harness.gating.statistics import Comparison
@@ -137,7 +138,7 @@ class RunResult:
     def from_dict(cls, data: Mapping[str, Any]) -> RunResult:
         """The inverse of :meth:`to_dict`; raises :class:`LayerswapError` for another schema or damaged data."""
         if data.get("schema") != SCHEMA:
-            raise LayerswapError(f"results in schema {data.get('schema')}: this version reads {SCHEMA}")
+            raise LayerswapError(f"results in schema {shortened(data.get('schema'))}: this version reads {SCHEMA}")
         try:
             cases = tuple(case_from_dict(case) for case in data["cases"])
             changes = tuple(ParameterChange(**change) for change in data["changes"])
@@ -147,9 +148,26 @@ class RunResult:
             )
             lists = {"columns": tuple(data["columns"]), "cases": cases, "changes": changes, "corpus": corpus}
             averages = {name: tuple(columns) for name, columns in data.get("averages", {}).items()}
-            return cls(**{**data, **lists, "averages": averages})
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise LayerswapError(f"damaged results: {error!r}") from error
+            run = cls(**{**data, **lists, "averages": averages})
+            _check(cls, data)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise LayerswapError(f"damaged results: {shortened(error, 300)}") from error
+        unknown = set(run.columns).difference(run.averages, *(case.columns for case in cases))
+        if unknown:
+            raise LayerswapError(f"damaged results: no case has the column {shortened(sorted(unknown)[0])}")
+        return run
+
+
+def _check(kind: type[RunResult], data: Mapping[str, Any]) -> None:
+    """Raises ValueError naming the first value that is not of its field's type."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(kind).validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{place} is {shortened(first['input'])}: {first['msg']}") from None
 
 
 def case_to_dict(case: CaseResult) -> dict[str, Any]:

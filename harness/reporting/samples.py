@@ -18,7 +18,7 @@ from typing import Any
 from harness.cache import Cache, kept, key_of
 from harness.errors import LayerswapError
 from harness.evaluation.scores import Score
-from harness.files import replace_bytes
+from harness.files import replace_bytes, shortened
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def read_samples(path: Path) -> tuple[ColumnSamples, ...]:
                 row = json.loads(text)
                 rows.setdefault(row["column"], []).append(row)
         return tuple(_column(name, found) for name, found in rows.items())
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise LayerswapError(f"{path}: cannot be read: {error!r}") from error
+    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, RecursionError, zlib.error) as error:
+        raise LayerswapError(f"{path}: cannot be read: {shortened(error, 200)}") from error
 
 
 def _column(name: str, rows: Sequence[Any]) -> ColumnSamples:

@@ -49,6 +49,16 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_nothing_wrong_is_served_from_a_damaged_file(path, sound, seed):
+    check_damaged(path, sound, seed)
+
+
+@pytest.mark.slow
+def test_nothing_wrong_is_served_from_four_hundred_damaged_files(tmp_path, sound):
+    for seed in range(1000, 1400):
+        check_damaged(tmp_path / str(seed) / FILE_NAME, sound, seed)
+
+
+def check_damaged(path: Path, sound: dict[str, bytes], seed: int) -> None:
     path.parent.mkdir()
     path.write_bytes(damaged(sound[""], seed))
     if seed % 5 == 0:

@@ -170,7 +170,7 @@ def test_without_a_file(tmp_path):
     ("damage", "problem"),
     [
         (lambda text: text[:-10], "not JSON"),
-        (lambda text: "[]", "not a file of accepted results"),
+        (lambda text: "[]", "expected a JSON object"),
         (lambda text: "{}", "'schema'"),
         (lambda text: text.replace('"schema": 1', '"schema": 99'), "written in schema 99, this version reads 1"),
         (lambda text: text.replace('"values": "b"', '"values": "bb"'), "damaged values"),

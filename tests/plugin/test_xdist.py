@@ -68,3 +68,31 @@ def test_a_mistake_in_an_option_is_said_once_and_runs_nothing(pytester, tiny_pro
     assert result.ret == 4
     assert (result.stdout.str() + result.stderr.str()).count("--ablation-limit is 'many'") == 1
     assert "INTERNALERROR" not in result.stdout.str()
+
+
+DYING = (
+    SUITE
+    + """
+import os, signal, time
+from pathlib import Path
+
+def test_dying():
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+)
+
+
+def test_a_worker_that_dies_fails_what_it_did_and_the_rest_goes_on(pytester, tiny_profile, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    pytester.makepyfile(test_suite_of_ablations=DYING)
+    result = pytester.runpytest_subprocess(
+        "-p", "harness.plugin", "-n2", f"--ablation-profile={tiny_profile}", "--ablation-limit=8"
+    )
+    assert result.ret == 1
+    assert "INTERNALERROR" not in result.stdout.str()
+    result.stdout.fnmatch_lines(["*worker 'gw*' crashed while running *test_dying*"])
+    (report,) = [line for line in result.outlines if line.startswith("report: ")]
+    cases = {case.case_id: set(case.columns) for case in read_results(Path(report.split(": ", 1)[1]).parent).cases}
+    assert {"transition/removed", "transition/base"} <= cases.keys()
+    assert all(len(cases[name]) == 3 for name in ("transition/removed", "transition/base"))

@@ -1,0 +1,91 @@
+"""What is done when memory runs out in the middle of a sweep: half the batch, then each variant by itself."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from harness.errors import LayerswapError
+from harness.evaluation.engine import Engine, Sizes
+from harness.evaluation.sharing import Variant
+
+T = TypeVar("T")
+Ask = Callable[[Engine, Sequence[Variant]], None]
+
+
+class ShortOfMemoryError(LayerswapError):
+    """There is not enough memory for one variant, even with half the batch; others may have it."""
+
+    def __init__(self, device: str, rows: int) -> None:
+        super().__init__(
+            f"there is not enough memory on {device} to evaluate this variant, even with {rows} rows a batch: lower "
+            "the profile's batch_size or --ablation-memory, or take a smaller dtype"
+        )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of torch, of Python or of the C library says that memory has run out."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+    return isinstance(error, (RuntimeError, OSError)) and any(word in str(error).lower() for word in words)
+
+
+def make_room(device: str) -> None:
+    """Gives back what nothing refers to any more."""
+    gc.collect()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+def sparing(ask: Ask, engine: Engine, variants: Sequence[Variant]) -> set[str]:
+    """Asks all ``variants`` together; if memory runs out, with half the batch; if it does again, one after the other.
+
+    Returns the identities of those that there was no memory for. ``ask`` goes on where it was.
+    """
+    if _asked(ask, engine, variants):
+        return set()
+    smaller = replace(engine, sizes=halved(engine))
+    if _asked(ask, smaller, variants):
+        return set()
+    return {variant.identity for variant in variants if not _asked(ask, smaller, [variant])}
+
+
+def halved(engine: Engine) -> Sizes:
+    """Half of all that takes memory, one batch at a time: of what batches were, where they might have been larger."""
+    sizes, largest = engine.sizes, engine.counts
+    return replace(
+        sizes,
+        rows=max(1, min(sizes.rows, largest.rows or sizes.rows) // 2),
+        tokens=max(1, min(sizes.tokens, largest.tokens or sizes.tokens) // 2),
+        decoding=(sizes.decoding or 4 * sizes.tokens) // 2,
+        held_bytes=sizes.held_bytes // 2,
+        threads=1,
+    )
+
+
+def _asked(ask: Ask, engine: Engine, variants: Sequence[Variant]) -> bool:
+    try:
+        ask(engine, variants)
+        return True
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+    make_room(engine.device)  # here, since the exception held what was computed so far
+    return False
+
+
+def stock_answers(ask: Callable[[int], T], device: str, rows: int) -> T:
+    """What ``ask(rows)`` returns, or ``ask`` of half as many; raises :class:`ShortOfMemoryError` if that fails too."""
+    for some in (rows, max(1, rows // 2)):
+        try:
+            return ask(some)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        make_room(device)
+    raise ShortOfMemoryError(device, some)
