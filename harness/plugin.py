@@ -163,7 +163,18 @@ def _context(config: pytest.Config, state: State) -> Context:
     folder = _folder(config)
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
-    settings = Settings(options.profile, options.device, options.dtype, options.limit, threads, workers, options.memory)
+    settings = Settings(
+        options.profile,
+        options.device,
+        options.dtype,
+        options.limit,
+        threads,
+        workers,
+        options.memory,
+        options.backend,
+        options.backend_args,
+        options.disk,
+    )
     grid = Grid(settings, folder, _open_store(config, state))
     expect(grid, state.asked)
     return Context(

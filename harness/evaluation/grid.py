@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from harness.evaluation.cells import Cell, CellReader, keep_cell, key_of
-from harness.evaluation.editions import built_edition, edition, engine_digest
+from harness.evaluation.editions import built_edition, edition
 from harness.evaluation.memory import peak_bytes, reset_peak
 from harness.evaluation.variants import Settings, Variants
 
 if TYPE_CHECKING:
     from harness.evaluation.benchmarks import Column
     from harness.evaluation.responses import Store
+    from harness.evaluation.sharing import Variant
+    from harness.evaluation.stock import Stock
     from harness.evaluation.sweep import Sweeper
     from harness.experts import Digested, LoadedExpert
     from harness.merging.assemble import Assembler
@@ -159,21 +161,33 @@ class Grid:
         if not wanted:
             return
         columns = self._built(benchmark)
-        # Here, since the store that notes their digests is for one thread, and variants are built in several.
-        self.load(name for plan in wanted.values() for name in plan.experts)
-        started, merged = time.monotonic(), self.seconds.get("merge", 0.0)
-        reset_peak(self.settings.device)
-        scored: dict[str, Any] = {}
         variants = [self.variants.variant(plan) for plan in wanted.values()]
+        if self.settings.backend != "vllm" and not self._answered(columns, variants):
+            # Here, since the store that notes their digests is for one thread, and variants are built in several.
+            self.load(name for plan in wanted.values() for name in plan.experts)
+        started, merged = time.monotonic(), self.seconds.get("merge", 0.0)
+        reset_peak(self.settings.home)
+        scored: dict[str, Any] = {}
         self._sweeper.scores(columns, variants, self.store, scored.__setitem__)
         merged = self.seconds.get("merge", 0.0) - merged
         seconds = self.variants.add(f"evaluate {benchmark}", started, besides=merged) / len(wanted)
-        peak = peak_bytes(self.settings.device)
+        peak = peak_bytes(self.settings.home)
         self.sweeps += 1
         for identity, scores in scored.items():
             cell = Cell(identity, benchmark, scores, seconds, self.variants.merging.get(identity, 0.0), peak)
             keep_cell(self.store, self._edition(benchmark), cell)
             self.cells.note(self._edition(benchmark), cell)
+
+    def _answered(self, columns: Sequence[Column], variants: Sequence[Variant]) -> bool:
+        """Whether the store has every answer, so that no weights are needed: other processes may have asked."""
+        from harness.evaluation.benchmarks import distinct
+
+        asked = [set(self._sweeper.digests(column)) for column in distinct(columns)]
+        return all(
+            len(self.store.responses(variant.identity, list(digests))) == len(digests)
+            for variant in variants
+            for digests in asked
+        )
 
     def _units(self, benchmark: str, identity: str) -> Iterator[list[Plan]]:
         """Parts of the expected plans, none of which another process works on meanwhile.
@@ -206,22 +220,10 @@ class Grid:
         return self._editions[benchmark]
 
     @cached_property
-    def _sweeper(self) -> Sweeper:
-        from transformers import AutoTokenizer
+    def _sweeper(self) -> Sweeper | Stock:
+        from harness.evaluation.backends import asker
 
-        from harness.evaluation.sweep import Sweeper
-
-        settings = self.settings
-        self.load(["base"])
-        tokenizer = AutoTokenizer.from_pretrained(settings.profile.expert_path("base"), local_files_only=True)
-        return Sweeper(
-            self.variants.experts["base"],
-            tokenizer,
-            settings.device,
-            settings.profile.batch_size,
-            settings.memory // 2,
-            engine_digest(settings),
-        )
+        return asker(self.variants)
 
     def _built(self, benchmark: str) -> list[Column]:
         if benchmark not in self._columns:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from harness.evaluation.engine import Counts, Engine, Sizes, cost_of
+from harness.evaluation.benchmarks import distinct, score_all
+from harness.evaluation.engine import Counts, Engine, Keep, Sizes, cost_of
 from harness.evaluation.memory import keep_pages
+from harness.evaluation.planning import Piece
 from harness.evaluation.requests import Encoder, Request
 from harness.evaluation.sharing import Variant
+from harness.evaluation.stock import Portion, Stock, hf_model
 from harness.evaluation.trials import can_branch, can_score, can_share
 from harness.evaluation.workers import threads_per_operation
 
@@ -30,6 +34,7 @@ class Sweeper:
     """Asks benchmarks' requests of variants. ``example`` is an expert of the variants' architecture.
 
     ``engine_digest`` is of all that decides an answer beside weights and request. ``memory`` bounds hidden states.
+    ``place`` is where ``example`` is, if not on ``device``: variants that others ask may not fit here.
     """
 
     example: LoadedExpert
@@ -38,6 +43,7 @@ class Sweeper:
     rows: int
     memory: int
     engine_digest: str
+    place: str = ""
     counts: Counts = field(default_factory=Counts)
     _requests: dict[int, tuple[Column, list[Request], list[str]]] = field(default_factory=dict)
 
@@ -49,28 +55,17 @@ class Sweeper:
         done: Callable[[str, tuple[Score, ...]], None],
     ) -> None:
         """Every variant's scores on ``columns``, given to ``done`` with its identity, one variant after the other."""
-        asked = [c for i, c in enumerate(columns) if not any(c.covered_by(whole) for whole in columns[:i])]
-        answers = {id(column): self._answers(column, variants, store) for column in asked}
-        for variant in variants:
-            scores: list[Score] = []
-            for column in columns:
-                shares = (column.share(whole, score) for whole, score in zip(columns, scores, strict=False))
-                shared = next((share for share in shares if share), None)
-                scores.append(shared or column.score(answers[id(column)][variant.identity]()))
-            done(variant.identity, tuple(scores))
+        answers = {id(column): self._answers(column, variants, store) for column in distinct(columns)}
+        with self._stock:
+            score_all(columns, variants, lambda column, v: answers[id(column)][v.identity](), done)
 
     def _answers(
         self, column: Column, variants: Sequence[Variant], store: Store | None
     ) -> dict[str, Callable[[], list[Any]]]:
         """For every variant its responses to the column's instances, in their order."""
-        if not (self._encoder.can(column.instances) and self._can_score):
-            return {v.identity: partial(self._ask_stock, column, v) for v in variants}
-        if id(column) not in self._requests:
-            requests = self._encoder.encode(column.instances)
-            # The column is kept too: another one in its place in memory would have its number.
-            digests = [request.digest(self.engine_digest) for request in requests]
-            self._requests[id(column)] = column, requests, digests
-        _, requests, digests = self._requests[id(column)]
+        if not self._can(column):
+            return {v.identity: partial(self._stock.answers, column, v, store) for v in variants}
+        requests, digests = self._encoded(column)
         known: dict[str, dict[str, Any]] = {
             v.identity: store.responses(v.identity, digests) if store else {} for v in variants
         }
@@ -83,36 +78,85 @@ class Sweeper:
 
         for missing, some in _missing(digests, variants, known).items():
             wanted = [v for v in variants if v.identity in missing]
-            asked = {number: requests[number] for number in some}
-            scored = {n: r for n, r in asked.items() if r.stop is None}
-            open_ = {n: r for n, r in asked.items() if r.stop is not None}
-            with threads_per_operation(self._engine.sizes.within):
-                if scored:
-                    self._engine.score(wanted, scored, keep)
-                if open_:
-                    drafts = {n: [k[digests[n]] for k in known.values() if digests[n] in k] for n in open_}
-                    self._engine.generate(wanted, open_, drafts, keep)
+            drafts = {n: [k[digests[n]] for k in known.values() if digests[n] in k] for n in some}
+            self._ask(wanted, {number: requests[number] for number in some}, drafts, keep)
 
         def given(identity: str) -> list[Any]:
             return [known[identity][digest] for digest in digests]
 
         return {v.identity: partial(given, v.identity) for v in variants}
 
-    def _ask_stock(self, column: Column, variant: Variant) -> list[Any]:
-        return column.ask(self.stock(variant.build()))
+    def _ask(
+        self,
+        variants: Sequence[Variant],
+        asked: Mapping[int, Request],
+        drafts: Mapping[int, Sequence[str]],
+        keep: Keep,
+        apart: Sequence[int] | None = None,
+    ) -> None:
+        scored = {n: r for n, r in asked.items() if r.stop is None}
+        open_ = {n: r for n, r in asked.items() if r.stop is not None}
+        with threads_per_operation(self._engine.sizes.within):
+            if scored:
+                self._engine.score(variants, scored, keep, **({} if apart is None else {"apart": apart}))
+            if open_:
+                self._engine.generate(variants, open_, {n: drafts.get(n, ()) for n in open_}, keep)
+
+    def ask(self, column: Column, variants: Sequence[Variant], rows: Sequence[Sequence[int]], keep: Keep) -> None:
+        """Gives ``keep`` every variant's answers to the requests whose numbers ``rows`` hold (see :class:`Portion`)."""
+        if not self._can(column):
+            return self._stock.ask(column, variants, rows, keep)
+        requests, _ = self._encoded(column)
+        asked = {number: requests[number] for row in rows for number in row}
+        self._ask(variants, asked, {}, keep, [i for i, row in enumerate(rows) for _ in row])
+
+    def digests(self, column: Column) -> list[str]:
+        """What each of the column's requests is kept under."""
+        return self._encoded(column)[1] if self._can(column) else self._stock.digests(column)
+
+    def shares(self, column: Column) -> bool:
+        """Whether variants share layers while they are asked."""
+        return self._can(column) and self._engine.share
+
+    def portions(self, column: Column) -> list[Portion]:
+        """The column's distinct requests in the least pieces that can be asked apart: batches of the engine.
+
+        Answers written token by token may be asked in any company; they come in as many as a batch has rows.
+        """
+        if not self._can(column):
+            return self._stock.portions(column)
+        requests, digests = self._encoded(column)
+        asked = {number: requests[number] for number in {d: n for n, d in enumerate(digests)}.values()}
+        scored = {n: r for n, r in asked.items() if r.stop is None}
+        found = []
+        for batch, rows in self._engine.batches(scored) if scored else ():
+            numbers = [n for row in rows for n in row]
+            read = sum(len(requests[n].continuation) for n in numbers)
+            found.append(Portion(Piece(len(numbers), batch.size, read), rows))
+        open_ = sorted((r.context, n, r.stop.most) for n, r in asked.items() if r.stop is not None)
+        for some in (open_[i : i + self.rows] for i in range(0, len(open_), self.rows)):
+            read, written = sum(len(context) for context, _, _ in some), sum(most for *_, most in some)
+            found.append(Portion(Piece(len(some), read, written // 2, written // 2), tuple((n,) for _, n, _ in some)))
+        return found
+
+    def _can(self, column: Column) -> bool:
+        return self._encoder.can(column.instances) and self._can_score
+
+    def _encoded(self, column: Column) -> tuple[list[Request], list[str]]:
+        if id(column) not in self._requests:
+            requests = self._encoder.encode(column.instances)
+            # The column is kept too: another one in its place in memory would have its number.
+            digests = [request.digest(self.engine_digest) for request in requests]
+            self._requests[id(column)] = column, requests, digests
+        return self._requests[id(column)][1:]
+
+    @cached_property
+    def _stock(self) -> Stock:
+        return Stock(lambda variant: nullcontext(self.stock(variant.build())), self.engine_digest)
 
     def stock(self, model: Any) -> Any:
         """lm-eval's own wrapper of a variant, for requests that the shared engine does not answer."""
-        from lm_eval.models.huggingface import HFLM
-
-        # Log-likelihoods in float32 whatever the model's dtype; no token before the prompt unless the prompt has it.
-        return HFLM(
-            pretrained=model,
-            tokenizer=self.tokenizer,
-            batch_size=self.rows,
-            softmax_dtype="float32",
-            add_bos_token=False,
-        )
+        return hf_model(model, self.tokenizer, self.rows)
 
     @cached_property
     def _prefix(self) -> str:
@@ -122,7 +166,7 @@ class Sweeper:
 
     @cached_property
     def _can_score(self) -> bool:
-        return can_score(self.example.model, self._prefix, self.device)
+        return can_score(self.example.model, self._prefix, self.place or self.device)
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -151,8 +195,8 @@ class Sweeper:
             pad,
             self.device,
             sizes,
-            cost_of(model) if can_branch(model, self._prefix, self.device) else None,
-            can_share(model, self._prefix, self.device),
+            cost_of(model) if can_branch(model, self._prefix, self.place or self.device) else None,
+            can_share(model, self._prefix, self.place or self.device),
             self.counts,
         )
 
