@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ import pytest
 from harness.errors import LayerswapError
 from harness.files import replace_text
 from harness.options import add_options, given, read_options
-from harness.progress import Progress, Tally, write_line
+from harness.progress import Progress, Tally, TaskView, write_line
 
 if TYPE_CHECKING:
     from harness.evaluation.responses import Store
@@ -151,6 +151,7 @@ def ablation_context(request: pytest.FixtureRequest) -> Iterator[Context]:
 
 
 def _context(config: pytest.Config, state: State) -> Context:
+    from harness.evaluation.cluster import fill_with_view, place_here
     from harness.evaluation.grid import Grid, Settings
     from harness.runlog import write_record
     from harness.suite import Context, expect
@@ -175,8 +176,16 @@ def _context(config: pytest.Config, state: State) -> Context:
         options.backend_args,
         options.disk,
     )
+    if options.cluster is not None:
+        settings = replace(settings, place=place_here(settings.device))
     grid = Grid(settings, folder, _open_store(config, state))
     expect(grid, state.asked)
+    if options.cluster is not None:
+        try:
+            fill_with_view(grid, options.cluster, TaskView(config.pluginmanager.get_plugin("terminalreporter")))
+        except LayerswapError as error:  # each item would wait for the cluster again
+            grid.store.close()
+            pytest.exit(f"ERROR: {error}", returncode=pytest.ExitCode.INTERNAL_ERROR)
     return Context(
         grid=grid,
         cache=grid.store,
@@ -214,8 +223,6 @@ def experts(ablation_context: Context) -> Mapping[str, LoadedExpert]:
 @pytest.fixture
 def ablation(request: pytest.FixtureRequest, ablation_context: Context) -> Any:
     """Call it with a recipe; then ``.check(benchmark)`` merges, evaluates and asserts the floor."""
-    from dataclasses import replace
-
     from harness.suite import Ablation
 
     family, case = _names(request.node)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from harness.errors import LayerswapError
 from harness.evaluation.cells import Cell, CellReader, keep_cell, key_of
 from harness.evaluation.editions import built_edition, edition
 from harness.evaluation.memory import peak_bytes, reset_peak
@@ -103,6 +104,26 @@ class Grid:
         expected = self._expected.setdefault(benchmark, {})
         expected.update({plan.text: plan for plan in plans})
 
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """Every benchmark that the run will ask for."""
+        return tuple(self._expected)
+
+    def missing(self, benchmark: str) -> list[Plan]:
+        """The expected plans of distinct weights that have no cell yet, in the order in which neighbours share most."""
+        wanted = {self.identity(plan): plan for plan in self._expected[benchmark].values()}
+        missing = (plan for identity, plan in wanted.items() if self._read(identity, benchmark) is None)
+        return sorted(missing, key=self.variants.slots)
+
+    def columns(self, benchmark: str) -> list[Column]:
+        """The columns of a benchmark, their requests built."""
+        return self._built(benchmark)
+
+    @property
+    def asker(self) -> Sweeper | Stock:
+        """What asks variants."""
+        return self._sweeper
+
     def cell(self, plan: Plan, benchmark: str) -> Cell:
         """The scores of ``plan`` on ``benchmark``: of an earlier run, of another process of this run, or computed now.
 
@@ -134,6 +155,12 @@ class Grid:
 
     def _control(self, plan: Plan, expert: Plan, benchmark: str) -> Control:
         import torch
+
+        if self.settings.place not in ("", self.settings.device):
+            raise LayerswapError(
+                f"a control is evaluated by this process, which has no device {self.settings.device!r}: run the "
+                "controls where there is one, or leave them out with -k 'not control'"
+            )
 
         columns = self._built(benchmark)
         expected = {score.column: score for score in self.cell(expert, benchmark).scores}

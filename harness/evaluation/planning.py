@@ -9,7 +9,6 @@ as much as before; a run of variants is cut only where one piece takes too long,
 from __future__ import annotations
 
 import heapq
-import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 
 ANCHORS = 4  # variants of a task whose answers are written token by token; the others' are verified
-GAIN = 0.01  # share of a plan's time that makes a finer plan worth it
+GAIN = 0.01  # share of a plan's time that is given for tasks half as long
 FINEST = 0.05  # of a worker's whole time: shorter tasks even out nothing
+LOSSY = 0.1  # of it, too: variants, which share layers, are not cut apart for less
 
 
 @dataclass(frozen=True)
@@ -146,31 +146,30 @@ def seconds(blocks: Sequence[Block], tasks: Sequence[Task], prices: Prices) -> l
 def divide(blocks: Sequence[Block], workers: int, prices: Prices) -> list[Task]:
     """Tasks for so many workers, the longest first: each (variant, piece) of each block in one of them.
 
-    The longest task is halved, again and again; of the plans on the way the one is taken that simulated workers end
-    first, or the coarsest that ends about as soon.
+    The longest task is halved, again and again. Of the plans on the way the finest is taken of those that simulated
+    workers end about as soon as any: what a task takes is foreseen roughly, and workers may be slow or lost.
     """
     tasks = whole(blocks)
     order = [(-cost, task) for cost, task in zip(seconds(blocks, tasks, prices), tasks, strict=True)]
     heapq.heapify(order)
-    final: list[tuple[float, Task]] = []  # those that cannot be halved
-    best, least, look = list(order), math.inf, 0.0
+    final: list[tuple[float, Task]] = []  # those that are not to be halved
+    plans: list[tuple[float, list[tuple[float, Task]]]] = []
+    look = 0.0
     while True:
         plan = order + final
         if len(plan) >= look or not order:
             durations = [-cost for cost, _ in plan]
-            end = makespan(durations, workers)
-            if end < least:
-                best, least = plan, end
-            even = sum(durations) / workers
-            if not order or least <= even * (1 + GAIN) or max(durations) < even * FINEST:
-                break
-            look = len(plan) * 1.1
-        _, task = heapq.heappop(order)
-        if halves := _halves(blocks[task.block], task, prices):
-            for half, cost in zip(halves, seconds(blocks, halves, prices), strict=True):
-                heapq.heappush(order, (-cost, half))
-        else:
-            final.append((-prices.of(work(blocks[task.block], task)), task))
+            plans.append((makespan(durations, workers), plan))
+            even, look = sum(durations) / workers, len(plan) * 1.15
+        if not order or -order[0][0] < even * FINEST:
+            break
+        cost, task = heapq.heappop(order)
+        halves = _halves(blocks[task.block], task, prices, -cost > even * LOSSY)
+        for half, part in zip(halves, seconds(blocks, halves, prices), strict=True):
+            heapq.heappush(order, (-part, half))
+        final += [] if halves else [(cost, task)]
+    least = min(end for end, _ in plans)
+    best = next(plan for end, plan in reversed(plans) if end <= least * (1 + GAIN))
     return [task for _, task in sorted(best)]
 
 
@@ -194,8 +193,8 @@ def lower_bound(blocks: Sequence[Block], workers: int, prices: Prices) -> float:
     return max(total / workers, *seconds(blocks, units, prices))
 
 
-def _halves(block: Block, task: Task, prices: Prices) -> list[Task]:
-    """A task in two: its pieces, at even cost, or else its variants; nothing if it is one variant on one piece."""
+def _halves(block: Block, task: Task, prices: Prices, lossy: bool) -> list[Task]:
+    """A task in two: its pieces, at even cost, or else, if ``lossy``, its variants; nothing if neither can be."""
     first, last = task.pieces
     if last - first > 1:
         whole = prices.of(work(block, task))
@@ -205,7 +204,7 @@ def _halves(block: Block, task: Task, prices: Prices) -> list[Task]:
 
         at = bisect_left(range(first + 1, last - 1), whole / 2, key=below) + first + 1
         return [Task(task.block, task.variants, (first, at)), Task(task.block, task.variants, (at, last))]
-    if task.variants[1] - task.variants[0] > 1:
+    if lossy and task.variants[1] - task.variants[0] > 1:
         middle = _where(block, task.variants)
         runs = (task.variants[0], middle), (middle, task.variants[1])
         return [Task(task.block, run, task.pieces) for run in runs]

@@ -6,11 +6,23 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.evaluation.planning import Block, Piece, Prices, Task, divide, lower_bound, makespan, seconds, whole, work
+from harness.evaluation.planning import (
+    GAIN,
+    Block,
+    Piece,
+    Prices,
+    Task,
+    divide,
+    lower_bound,
+    makespan,
+    seconds,
+    whole,
+    work,
+)
 from harness.evaluation.sharing import Variant, layer_calls
 
 BAR = 1.15
-ENOUGH = 16
+ENOUGH = 64
 
 
 def grid(random: Random) -> tuple[list[Block], int, Prices]:
@@ -66,7 +78,7 @@ def check(seed: int) -> Ratios:
     durations = seconds(blocks, tasks, prices)
     ends, bound = makespan(durations, workers), lower_bound(blocks, workers, prices)
     assert ends >= bound * (1 - 1e-9)
-    assert ends <= makespan(seconds(blocks, whole(blocks), prices), workers)
+    assert ends <= makespan(seconds(blocks, whole(blocks), prices), workers) * (1 + GAIN + 1e-9)
     units = sum(len(block.slots) * len(block.pieces) for block in blocks)
     return Ratios(units / workers, ends / max(sum(durations) / workers, bound), ends / bound)
 
@@ -123,6 +135,9 @@ def test_one_piece_is_cut_where_variants_share_least():
     assert (first.variants, second.variants) == ((0, 4), (4, 8))
 
 
-def test_one_worker_gets_every_column_whole():
+def test_for_one_worker_hardly_anything_is_lost():
     blocks, _, prices = grid(Random(3))
-    assert sorted(divide(blocks, 1, prices)) == whole(blocks)
+    once = sum(seconds(blocks, whole(blocks), prices))
+    tasks = divide(blocks, 1, prices)
+    assert len(tasks) > len(blocks)
+    assert once <= sum(seconds(blocks, tasks, prices)) <= once * (1 + GAIN + 1e-9)
