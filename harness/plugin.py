@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,8 +182,10 @@ def _context(config: pytest.Config, state: State) -> Context:
     grid = Grid(settings, folder, _open_store(config, state))
     expect(grid, state.asked)
     if options.cluster is not None:
-        try:
-            fill_with_view(grid, options.cluster, TaskView(config.pluginmanager.get_plugin("terminalreporter")))
+        capture = config.pluginmanager.get_plugin("capturemanager")
+        try:  # shown meanwhile, and not as what the first item wrote
+            with capture.global_and_fixture_disabled() if capture else nullcontext():
+                fill_with_view(grid, options.cluster, TaskView(config.pluginmanager.get_plugin("terminalreporter")))
         except LayerswapError as error:  # each item would wait for the cluster again
             grid.store.close()
             pytest.exit(f"ERROR: {error}", returncode=pytest.ExitCode.INTERNAL_ERROR)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from harness.progress import TaskView
 
 ENOUGH = 8  # tasks that must have been measured, before they change what is expected of others
+TIMEOUT = 10.0  # seconds that a cluster's address may take to answer
 LOSSES = 5  # workers that a task may lose, before it counts as what ends them
 Done = Callable[["Finished"], None]
 
@@ -195,11 +197,14 @@ def connected(cluster: Cluster) -> Iterator[Any]:
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "layerswap"}
-    if cluster.address == "local":
-        options |= {"include_dashboard": False, "num_cpus": cluster.workers}
+    if cluster.address == "local":  # which nobody else reaches
+        options |= {"include_dashboard": False, "num_cpus": cluster.workers, "_node_ip_address": "127.0.0.1"}
     try:
+        if cluster.address not in ("local", "auto"):
+            host, _, port = cluster.address.removeprefix("ray://").partition(":")
+            socket.create_connection((host, int(port)), TIMEOUT).close()  # Ray would try for ten minutes
         ray.init(cluster.address, **options)
-    except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LayerswapError(f"--ablation-ray-address {cluster.address}: there is no such cluster: {reason}") from error
     try:
