@@ -152,6 +152,7 @@ def ablation_context(request: pytest.FixtureRequest) -> Iterator[Context]:
 
 
 def _context(config: pytest.Config, state: State) -> Context:
+    from harness.devices import choose
     from harness.evaluation.cluster import fill_with_view, place_here
     from harness.evaluation.grid import Grid, Settings
     from harness.runlog import write_record
@@ -162,6 +163,8 @@ def _context(config: pytest.Config, state: State) -> Context:
     # Progress bars would be printed below a broken floor, as what the failed item wrote.
     os.environ.setdefault("TQDM_DISABLE", "1")
     options = read_options(config)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        choose(os.environ["PYTEST_XDIST_WORKER"], options.device, os.environ)
     folder = _folder(config)
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None

@@ -147,9 +147,11 @@ def fill_with_view(grid: Grid, cluster: Cluster, view: TaskView) -> None:
 
 def place_here(device: str) -> str:
     """Where this process holds experts while others compute: ``device`` if it has it, else main memory."""
+    if not device.startswith("cuda"):
+        return device
     import torch
 
-    return device if not device.startswith("cuda") or torch.cuda.is_available() else "cpu"
+    return device if torch.cuda.is_available() else "cpu"
 
 
 def _run(pool: _Pool, jobs: Sequence[Job], workers: int, finished: Callable[[int, float, Any], None]) -> None:
