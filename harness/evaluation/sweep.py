@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.benchmarks import distinct, score_all
+from harness.evaluation.editions import stock_digest
 from harness.evaluation.engine import Counts, Engine, Keep, Sizes, cost_of
 from harness.evaluation.memory import keep_pages
 from harness.evaluation.planning import Piece
@@ -152,7 +153,8 @@ class Sweeper:
 
     @cached_property
     def _stock(self) -> Stock:
-        return Stock(lambda variant: nullcontext(self.stock(variant.build())), self.engine_digest)
+        digest = f"{self.engine_digest} {stock_digest()}"
+        return Stock(lambda variant: nullcontext(self.stock(variant.build())), digest)
 
     def stock(self, model: Any) -> Any:
         """lm-eval's own wrapper of a variant, for requests that the shared engine does not answer."""

@@ -66,6 +66,8 @@ class Worker:
             if dict(self._variants.digests[name].slot_digests) != dict(expected):
                 path = self._settings.profile.expert_path(name)
                 raise LayerswapError(f"node {node}: the expert {name} in {path} has other weights than here")
+        if self._settings.backend != "vllm":
+            self._variants.load(self._digests)
         return node
 
     def answer(self, job: Job) -> tuple[float, dict[str, dict[str, Any]]]:
@@ -83,8 +85,6 @@ class Worker:
         def keep(identity: str, answers: Mapping[int, Any]) -> None:
             found.setdefault(identity, {}).update({digests[number]: answer for number, answer in answers.items()})
 
-        if self._settings.backend != "vllm":
-            self._variants.load(name for plan in job.plans for name in plan.experts)
         variants = [self._variants.variant(plan) for plan in job.plans]
         self._asker.ask(column, variants, job.rows, keep)
         return time.process_time() - started, found
