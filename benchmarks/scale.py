@@ -26,11 +26,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from harness.evaluation.cluster import Finished, answer, connected, for_workers, questions
+from harness.evaluation.cluster import Finished, answer, connected, for_workers
 from harness.evaluation.editions import engine_digest
 from harness.evaluation.grid import Grid, Settings
 from harness.evaluation.planning import Block, Piece, Prices, Work, divide, lower_bound, makespan, seconds, whole, work
 from harness.evaluation.prices import fit
+from harness.evaluation.questions import questions
 from harness.evaluation.responses import Store
 from harness.evaluation.worker import Worker
 from harness.execution import Cluster

@@ -16,41 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import LayerswapError
 from harness.evaluation.editions import engine_digest
-from harness.evaluation.planning import Block, Prices, Task, Work, divide, seconds, work
+from harness.evaluation.planning import Prices, Work, divide, seconds, work
 from harness.evaluation.prices import fit, keep_prices, known_prices
+from harness.evaluation.questions import Asked, questions
 from harness.evaluation.worker import Job, Worker
 from harness.execution import Cluster
 
 if TYPE_CHECKING:
-    from harness.evaluation.benchmarks import Column
     from harness.evaluation.grid import Grid
-    from harness.evaluation.stock import Portion
     from harness.evaluation.variants import Settings
-    from harness.plan import Plan
     from harness.progress import TaskView
 
 ENOUGH = 8  # tasks that must have been measured, before they change what is expected of others
 TIMEOUT = 10.0  # seconds that a cluster's address may take to answer
 LOSSES = 5  # workers that a task may lose, before it counts as what ends them
 Done = Callable[["Finished"], None]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A block of the grid as a worker is asked it: one column's portions, and plans in the order of their slots."""
-
-    benchmark: str
-    column: int
-    digests: Sequence[str]
-    portions: Sequence[Portion]
-    plans: Sequence[Plan]
-    block: Block
-
-    def job(self, task: Task) -> Job:
-        """What ``task`` asks of a worker."""
-        rows = tuple(row for portion in self.portions[slice(*task.pieces)] for row in portion.rows)
-        digests = tuple(tuple(self.digests[number] for number in row) for row in rows)
-        return Job(self.benchmark, self.column, tuple(self.plans[slice(*task.variants)]), rows, digests)
 
 
 @dataclass(frozen=True)
@@ -254,45 +234,6 @@ def _weights(grid: Grid) -> tuple[int, int]:
     folders = [grid.settings.profile.expert_path(name) for name in grid.digests]
     sizes = [sum(file.stat().st_size for file in folder.glob("*.safetensors")) for folder in folders]
     return sum(sizes), max(sizes)
-
-
-def questions(grid: Grid) -> list[Asked]:
-    """What the store does not know, by column and by the variants that have yet to answer a portion of it."""
-    from harness.evaluation.benchmarks import distinct
-
-    found = []
-    for benchmark in grid.expected:
-        if not (plans := grid.missing(benchmark)):
-            continue
-        columns = grid.columns(benchmark)
-        for number, column in enumerate(columns):
-            if any(column is other for other in distinct(columns)):
-                found += _blocks(grid, benchmark, number, column, plans)
-    return found
-
-
-def _blocks(grid: Grid, benchmark: str, number: int, column: Column, plans: Sequence[Plan]) -> list[Asked]:
-    asker = grid.asker
-    digests, portions = asker.digests(column), asker.portions(column)
-    known = {plan: set(grid.store.responses(grid.identity(plan), digests)) for plan in plans}
-    groups: dict[tuple[Plan, ...], list[Portion]] = {}
-    for portion in portions:
-        wanted = {digests[n] for row in portion.rows for n in row}
-        # A portion is asked whole although some of it may be known: it gives the same answers only in its own company.
-        if missing := tuple(plan for plan in plans if not wanted <= known[plan]):
-            groups.setdefault(missing, []).append(portion)
-    shared = asker.shares(column)
-    return [
-        Asked(
-            benchmark,
-            number,
-            digests,
-            some,
-            who,
-            Block(tuple(grid.variants.slots(plan) for plan in who), tuple(portion.piece for portion in some), shared),
-        )
-        for who, some in groups.items()
-    ]
 
 
 def _readable(error: Any) -> Exception:

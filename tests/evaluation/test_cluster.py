@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from harness.errors import LayerswapError
-from harness.evaluation.cluster import Finished, answer, connected, needs_of, questions
+from harness.evaluation.cluster import Finished, answer, connected, needs_of
 from harness.evaluation.grid import Grid, Settings
 from harness.evaluation.planning import Prices
+from harness.evaluation.questions import questions
 from harness.execution import Cluster
 from harness.profiles import Profile, load_profile
 from harness.recipes import Expert, LayerSwap, Recipe, Soup
