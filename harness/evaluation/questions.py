@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,15 +43,21 @@ def questions(grid: Grid) -> list[Asked]:
         if not (plans := grid.missing(benchmark)):
             continue
         columns = grid.columns(benchmark)
+        before: set[str] = (
+            set()
+        )  # columns may be of the same documents in part: one process asks the rest of the second
         for number, column in enumerate(columns):
             if any(column is other for other in distinct(columns)):
-                found += _blocks(grid, benchmark, number, column, plans)
+                found += _blocks(grid, benchmark, number, column, plans, before)
+                before |= set(grid.asker.digests(column))
     return found
 
 
-def _blocks(grid: Grid, benchmark: str, number: int, column: Column, plans: Sequence[Plan]) -> list[Asked]:
+def _blocks(
+    grid: Grid, benchmark: str, number: int, column: Column, plans: Sequence[Plan], before: Container[str]
+) -> list[Asked]:
     asker = grid.asker
-    digests, portions = asker.digests(column), asker.portions(column)
+    digests, portions = asker.digests(column), asker.portions(column, before)
     known = {plan: set(grid.store.responses(grid.identity(plan), digests)) for plan in plans}
     groups: dict[tuple[Plan, ...], list[Portion]] = {}
     for portion in portions:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -95,9 +95,11 @@ class Stock:
         """Whether variants share layers while they are asked."""
         return False
 
-    def portions(self, column: Column) -> list[Portion]:
-        """The column in one piece: a batch of lm-eval's own is made of all that it is asked."""
-        distinct = {digest: number for number, digest in enumerate(self.digests(column))}
+    def portions(self, column: Column, without: Container[str] = ()) -> list[Portion]:
+        """The column in one piece, as a batch of lm-eval's own is made of all that it is asked; but for ``without``."""
+        distinct = {digest: number for number, digest in enumerate(self.digests(column)) if digest not in without}
+        if not distinct:
+            return []
         asked = [column.instances[number] for number in distinct.values()]
         tokens = sum(len(str(argument)) for i in asked for argument in i.args if isinstance(argument, str))
         written = sum(i.args[1].get("max_gen_toks", 256) // 2 for i in asked if i.request_type == "generate_until")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -119,15 +119,17 @@ class Sweeper:
         """Whether variants share layers while they are asked."""
         return self._can(column) and self._engine.share
 
-    def portions(self, column: Column) -> list[Portion]:
+    def portions(self, column: Column, without: Container[str] = ()) -> list[Portion]:
         """The column's distinct requests in the least pieces that can be asked apart: batches of the engine.
 
+        Left out are those ``without``, by their digests, which another column has asked.
         Answers written token by token may be asked in any company; they come in as many as a batch has rows.
         """
         if not self._can(column):
-            return self._stock.portions(column)
+            return self._stock.portions(column, without)
         requests, digests = self._encoded(column)
-        asked = {number: requests[number] for number in {d: n for n, d in enumerate(digests)}.values()}
+        numbers_of = {digest: number for number, digest in enumerate(digests) if digest not in without}
+        asked = {number: requests[number] for number in numbers_of.values()}
         scored = {n: r for n, r in asked.items() if r.stop is None}
         found = []
         for batch, rows in self._engine.batches(scored) if scored else ():

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.evaluation.grid import Grid, Settings
+from harness.evaluation.questions import questions
 from harness.evaluation.responses import Store
 from harness.evaluation.trees import Cost, pack
 from harness.profiles import load_profile
@@ -49,6 +50,23 @@ def test_every_portion_asked_apart_gives_the_answers_of_the_whole(grid, tmp_path
             kept = store.responses(variant.identity, digests)
             given = {d: list(a) if isinstance(a, tuple) else a for d, a in found[variant.identity].items()}
             assert given == kept  # floats too: not one bit differs
+
+
+def test_columns_of_the_same_documents_in_part_ask_them_once(tiny_profile, tmp_path):
+    """Two samples of one task: what the first asks, the second does not."""
+    profile = load_profile("embedded")
+    (whole, *_) = profile.benchmarks["mgsm"].columns
+    parts = [
+        whole.model_copy(update={"name": f"mgsm {name}", "where": name}) for name in ("new_words", "not new_words")
+    ]
+    spec = profile.benchmarks["mgsm"].model_copy(update={"columns": (whole, *parts)})
+    profile = profile.model_copy(update={"benchmarks": {"mgsm": spec}})
+    grid = Grid(Settings(profile, "cpu", "float32", 40, threads=1), tmp_path)
+    grid.expect("mgsm", [Expert("base").plan(grid.layers, profile.sizes)])
+    asked = [(block.digests[n]) for block in questions(grid) for p in block.portions for row in p.rows for n in row]
+    every = {digest for column in grid.columns("mgsm") for digest in grid.asker.digests(column)}
+    assert len(asked) == len(set(asked)) == len(every)
+    assert 40 < len(every) < 120
 
 
 def test_rows_are_packed_again_from_some_of_them():
