@@ -8,11 +8,12 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 from harness.errors import LayerswapError
+from harness.execution import Cluster, backend, cluster
 from harness.files import expanded
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ VALUES = (
     ("report", "FOLDER", "reports", "where the report goes, or 'none'"),
     ("cache", "FOLDER", "", "where answers and scores are kept from run to run (default: the user's cache folder)"),
     ("memory", "SIZE", "2GB", "bytes for computed slots and hidden states that variants share"),
+    ("backend", "shared|hf|vllm", "shared", "what answers: the shared engine, or lm-eval's own class on each variant"),
+    ("backend-args", "NAME=VALUE,...", "", "what that class is given beside, such as max_model_len=4096"),
+    ("disk", "SIZE", "100GB", "bytes that checkpoints written for a backend may take at a time"),
+    ("executor", "local|ray", "local", "who computes: this machine's processes, or the workers of a Ray cluster"),
+    ("ray-address", "auto|ray://...", "", "a running Ray cluster (default: a cluster of this machine, for this run)"),
+    ("ray-workers", "N", "", "workers of the cluster at most (default: as many as it has room for)"),
 )
 EXPERT = "another place of one of the profile's experts: a folder, a GGUF file or a hub id; may be given again"
 SWITCHES = (
@@ -50,7 +57,7 @@ class Options:
 
     ``accept_into`` is the file that this run's results go to, or None: all of them if ``accept_all``, in which case
     no floor is asserted, or else those of cases without accepted result. ``reports`` is None for no report, ``store``
-    for nothing kept from run to run. ``memory`` is in bytes.
+    for nothing kept from run to run. ``memory`` and ``disk`` are in bytes. ``cluster`` is None unless Ray computes.
     """
 
     profile: Profile
@@ -68,6 +75,10 @@ class Options:
     refresh: bool
     memory: int
     unsafe_code: bool
+    backend: str
+    backend_args: tuple[tuple[str, Any], ...]
+    disk: int
+    cluster: Cluster | None
 
 
 _OPTIONS = pytest.StashKey[Options]()
@@ -88,7 +99,9 @@ def add_options(parser: pytest.Parser) -> None:
 
 def given(config: pytest.Config, reproducing: bool = False) -> list[str]:
     """The valued options of the command line as they would be typed again; ``reproducing``: those that make a score."""
-    written = ("missing", "save-baseline", "report", "cache", "memory") if reproducing else ()
+    # Who computes a score makes no difference to it.
+    others = ("missing", "save-baseline", "report", "cache", "memory", "disk", "executor", "ray-address", "ray-workers")
+    written = others if reproducing else ()
     values = [(name, config.getoption(_key(name))) for name, *_ in VALUES if name not in written]
     values += [("expert", place) for place in config.getoption(_key("expert")) or ()]
     return [f"--ablation-{name} {shlex.quote(value)}" for name, value in values if value]
@@ -129,6 +142,8 @@ def _read(config: pytest.Config) -> Options:
         option = "save-baseline" if save else "update" if updating else "missing=record"
         raise LayerswapError(f"--ablation-{option} with --ablation-limit would accept results on a part only")
     reports = _value(config, "report")
+    answering = backend(_value(config, "backend"), _value(config, "backend-args"))
+    executor, address, workers = (_value(config, name) for name in ("executor", "ray-address", "ray-workers"))
     return Options(
         profile=profile,
         limit=int(limit) if limit else None,
@@ -145,6 +160,10 @@ def _read(config: pytest.Config) -> Options:
         refresh=_switch(config, "refresh"),
         memory=_bytes(_value(config, "memory")),
         unsafe_code=_switch(config, "unsafe-code"),
+        backend=answering[0],
+        backend_args=answering[1],
+        disk=_bytes(_value(config, "disk"), "disk"),
+        cluster=cluster(executor, address, workers, bool(getattr(config.option, "numprocesses", None))),
     )
 
 
@@ -207,11 +226,11 @@ def _store(config: pytest.Config) -> Path | None:
     return config.invocation_params.dir / expanded(folder) / FILE_NAME if folder else default_path()
 
 
-def _bytes(text: str) -> int:
+def _bytes(text: str, option: str = "memory") -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)b?", text.strip().lower())
     size = 0 if found is None else int(float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " "))
     if size == 0:
-        raise LayerswapError(f"--ablation-memory is {text!r}: expected a size such as 500MB or 2GB")
+        raise LayerswapError(f"--ablation-{option} is {text!r}: expected a size such as 500MB or 2GB")
     return size
 
 

@@ -12,7 +12,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ import pytest
 from harness.errors import LayerswapError
 from harness.files import replace_text
 from harness.options import add_options, given, read_options
-from harness.progress import Progress, Tally, write_line
+from harness.progress import Progress, Tally, TaskView, write_line
 
 if TYPE_CHECKING:
     from harness.evaluation.responses import Store
@@ -157,6 +158,8 @@ def ablation_context(request: pytest.FixtureRequest) -> Iterator[Context]:
 
 
 def _context(config: pytest.Config, state: State) -> Context:
+    from harness.devices import choose
+    from harness.evaluation.cluster import fill_with_view, place_here
     from harness.evaluation.pairs import PairGrid
     from harness.evaluation.variants import Settings
     from harness.runlog import write_record
@@ -167,6 +170,8 @@ def _context(config: pytest.Config, state: State) -> Context:
     # Progress bars would be printed below a broken floor, as what the failed item wrote.
     os.environ.setdefault("TQDM_DISABLE", "1")
     options = read_options(config)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        choose(os.environ["PYTEST_XDIST_WORKER"], options.device, os.environ)
     folder = _folder(config)
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
@@ -179,9 +184,22 @@ def _context(config: pytest.Config, state: State) -> Context:
         workers,
         options.memory,
         options.unsafe_code,
+        options.backend,
+        options.backend_args,
+        options.disk,
     )
+    if options.cluster is not None:
+        settings = replace(settings, place=place_here(settings.device))
     grid = PairGrid(settings, folder, _open_store(config, state))
     expect(grid, state.asked)
+    if options.cluster is not None:
+        capture = config.pluginmanager.get_plugin("capturemanager")
+        try:  # shown meanwhile, and not as what the first item wrote
+            with capture.global_and_fixture_disabled() if capture else nullcontext():
+                fill_with_view(grid, options.cluster, TaskView(config.pluginmanager.get_plugin("terminalreporter")))
+        except LayerswapError as error:  # each item would wait for the cluster again
+            grid.store.close()
+            pytest.exit(f"ERROR: {error}", returncode=pytest.ExitCode.INTERNAL_ERROR)
     return Context(
         grid=grid,
         cache=grid.store,
@@ -222,8 +240,6 @@ def experts(ablation_context: Context) -> Mapping[str, LoadedExpert]:
 @pytest.fixture
 def ablation(request: pytest.FixtureRequest, ablation_context: Context) -> Any:
     """Call it with a recipe; then ``.check(benchmark)`` merges, evaluates and asserts the floor."""
-    from dataclasses import replace
-
     from harness.suite import Ablation
 
     family, case = _names(request.node)

@@ -56,6 +56,46 @@ class Progress:
         return f"{share}, about {seconds // 60:.0f}:{seconds % 60:02.0f} left]"
 
 
+class TaskView:
+    """A line about the tasks of a cluster: how many are done, responses a second, and about how long the rest takes.
+
+    On a terminal it is renewed in place; elsewhere a line is written now and then.
+    """
+
+    EVERY = 30.0  # seconds, where the output is no terminal
+
+    def __init__(self, reporter: Any) -> None:
+        self._reporter = reporter
+        self._started = self._said = time.monotonic()
+        self._tasks = self._responses = 0
+        self._share = 0.0
+
+    def begun(self, text: str) -> None:
+        """Says what is about to be done; the time is counted from here."""
+        self._started = self._said = time.monotonic()
+        write_line(self._reporter, text)
+
+    def done(self, responses: int, share: float, tasks: int) -> None:
+        """Counts a task of ``tasks``, which was ``share`` of the work."""
+        self._tasks, self._responses, self._share = self._tasks + 1, self._responses + responses, self._share + share
+        now, last = time.monotonic(), self._tasks == tasks
+        seconds = max(now - self._started, 1e-6)
+        left = seconds / max(self._share, 1e-9) * max(0.0, 1 - self._share)
+        text = f"ray: {self._tasks}/{tasks} tasks, {self._responses / seconds:,.0f} responses/s"
+        text += f", done in {_clock(seconds)}" if last else f", about {_clock(left)} left"
+        if getattr(self._reporter, "isatty", False):
+            self._reporter.rewrite(text, erase=True)
+            if last:
+                self._reporter.write_line("")
+        elif last or now - self._said >= self.EVERY:
+            self._said = now
+            write_line(self._reporter, text)
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
+
+
 def names_of_id(nodeid: str) -> tuple[str, str]:
     """Family and case of an item from its id alone, which is all that an xdist controller has."""
     function, _, rest = nodeid.rpartition("::")[2].partition("[")

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from harness.errors import LayerswapError
 from harness.evaluation.scores import Sample, Score
 
 if TYPE_CHECKING:
+    from harness.evaluation.sharing import Variant
     from harness.profiles import ColumnSpec, Profile
 
 
@@ -124,6 +125,27 @@ class Column:
         return [
             _Document(self.task, tuple(sorted(group, key=lambda instance: instance.idx))) for group in groups.values()
         ]
+
+
+def score_all(
+    columns: Sequence[Column],
+    variants: Sequence[Variant],
+    answers: Callable[[Column, Variant], Sequence[Any]],
+    done: Callable[[str, tuple[Score, ...]], None],
+) -> None:
+    """Gives ``done`` every variant's scores on ``columns``; one that another covers takes its part of that one's."""
+    for variant in variants:
+        scores: list[Score] = []
+        for column in columns:
+            shares = (column.share(whole, score) for whole, score in zip(columns, scores, strict=False))
+            shared = next((share for share in shares if share), None)
+            scores.append(shared or column.score(answers(column, variant)))
+        done(variant.identity, tuple(scores))
+
+
+def distinct(columns: Sequence[Column]) -> list[Column]:
+    """Those that no other one before them covers: all that need be asked."""
+    return [c for i, c in enumerate(columns) if not any(c.covered_by(whole) for whole in columns[:i])]
 
 
 class _Document:

@@ -17,18 +17,26 @@ if TYPE_CHECKING:
 _LIBRARIES = ("lm-eval", "transformers", "tokenizers", "torch", "datasets", "sacrebleu", "jinja2")
 # What decides a model's answer to a request, beside the libraries.
 _ENGINE = ("decoding.py", "engine.py", "kernels.py", "requests.py", "sharing.py", "trees.py", "trials.py", "workers.py")
+_STOCK = ("backends.py", "stock.py")
 
 
 def engine_digest(settings: Settings) -> str:
     """Of all that decides the answer to a request beside the weights: code, libraries, device, batch size."""
+    shared = settings.backend == "shared"
     facts = {
-        "code": _files_digest(Path(__file__).with_name(name) for name in _ENGINE),
-        "libraries": versions_of(_LIBRARIES),
+        "code": _files_digest(Path(__file__).with_name(name) for name in _ENGINE) if shared else stock_digest(),
+        "libraries": versions_of(_LIBRARIES if shared else (*_LIBRARIES, "vllm")),
+        "backend": [settings.backend, *settings.backend_args],
         "device": settings.device.partition(":")[0],
         "batch size": settings.profile.batch_size,
         "tokenizer": _tokenizer(settings),
     }
     return _digest(facts)
+
+
+def stock_digest() -> str:
+    """Of the code that asks lm-eval's own model classes."""
+    return _files_digest(Path(__file__).with_name(name) for name in _STOCK)
 
 
 def edition(settings: Settings, benchmark: str) -> str | None:

@@ -76,11 +76,20 @@ class Engine:
     share: bool = True
     counts: Counts = field(default_factory=Counts)
 
-    def score(self, variants: Sequence[Variant], requests: Mapping[int, Request], keep: Keep) -> None:
-        """Log-likelihoods of every request for every variant; ``keep`` gets a batch's as soon as they are there."""
+    def score(
+        self,
+        variants: Sequence[Variant],
+        requests: Mapping[int, Request],
+        keep: Keep,
+        apart: Sequence[int] | None = None,
+    ) -> None:
+        """Log-likelihoods of every request for every variant; ``keep`` gets a batch's as soon as they are there.
+
+        ``apart``: see :func:`pack`.
+        """
         numbers = list(requests)
         lengths = [len(requests[n].continuation) for n in numbers]
-        rows = pack([requests[n].scored for n in numbers], self.cost)
+        rows = pack([requests[n].scored for n in numbers], self.cost, apart=apart)
 
         def reader(batch: Batch, where: Mapping[tuple[int, int], int]) -> Read:
             asked = [(i, path, index) for i, row in enumerate(batch.rows) for index, path in row.paths.items()]
@@ -91,6 +100,16 @@ class Engine:
             return lambda logits, _: dict(zip(names, _sums(logits, places, tokens, owners), strict=True))
 
         self._sweep(variants, rows, lambda path, index: path[-lengths[index] :], reader, keep)
+
+    def batches(self, requests: Mapping[int, Request]) -> Iterator[tuple[Batch, tuple[tuple[int, ...], ...]]]:
+        """The batches in which :meth:`score` asks ``requests``, and the numbers of the requests in each of their rows.
+
+        Any of them asked by themselves, rows apart, come in the same batches.
+        """
+        numbers = list(requests)
+        rows = pack([requests[n].scored for n in numbers], self.cost)
+        for batch in batches(rows, self.sizes.rows, self.sizes.tokens):
+            yield batch, tuple(tuple(numbers[index] for index in row.paths) for row in batch.rows)
 
     def generate(
         self,

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from harness.errors import LayerswapError
 from harness.evaluation.cells import Cell, CellReader, keep_cell, key_of
-from harness.evaluation.editions import built_edition, edition, engine_digest
+from harness.evaluation.editions import built_edition, edition
 from harness.evaluation.memory import peak_bytes, reset_peak
 from harness.evaluation.sandbox import allowing
 from harness.evaluation.variants import Settings, Variants
@@ -22,6 +22,8 @@ from harness.evaluation.variants import Settings, Variants
 if TYPE_CHECKING:
     from harness.evaluation.benchmarks import Column
     from harness.evaluation.responses import Store
+    from harness.evaluation.sharing import Variant
+    from harness.evaluation.stock import Stock
     from harness.evaluation.sweep import Sweeper
     from harness.experts import Digested, LoadedExpert
     from harness.merging.assemble import Assembler
@@ -70,7 +72,7 @@ class Grid:
         return self.variants.experts
 
     @property
-    def _built_from(self) -> Settings:
+    def built_from(self) -> Settings:
         """What benchmarks' columns are built from."""
         return self.settings
 
@@ -109,6 +111,26 @@ class Grid:
         expected = self._expected.setdefault(benchmark, {})
         expected.update({plan.text: plan for plan in plans})
 
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """Every benchmark that the run will ask for."""
+        return tuple(self._expected)
+
+    def missing(self, benchmark: str) -> list[Plan]:
+        """The expected plans of distinct weights that have no cell yet, in the order in which neighbours share most."""
+        wanted = {self.identity(plan): plan for plan in self._expected[benchmark].values()}
+        missing = (plan for identity, plan in wanted.items() if self._read(identity, benchmark) is None)
+        return sorted(missing, key=self.variants.slots)
+
+    def columns(self, benchmark: str) -> list[Column]:
+        """The columns of a benchmark, their requests built."""
+        return self._built(benchmark)
+
+    @property
+    def asker(self) -> Sweeper | Stock:
+        """What asks variants."""
+        return self._sweeper
+
     def cell(self, plan: Plan, benchmark: str) -> Cell:
         """The scores of ``plan`` on ``benchmark``: of an earlier run, of another process of this run, or computed now.
 
@@ -144,6 +166,12 @@ class Grid:
     def _control(self, plan: Plan, expert: Plan, benchmark: str) -> Control:
         import torch
 
+        if self.settings.place not in ("", self.settings.device):
+            raise LayerswapError(
+                f"a control is evaluated by this process, which has no device {self.settings.device!r}: run the "
+                "controls where there is one, or leave them out with -k 'not control'"
+            )
+
         columns = self._built(benchmark)
         expected = {score.column: score for score in self.cell(expert, benchmark).scores}
         model = self.variants.model(plan)
@@ -174,23 +202,35 @@ class Grid:
         if not wanted:
             return
         columns = self._built(benchmark)
-        # Here, since the store that notes their digests is for one thread, and variants are built in several.
-        self.load(name for plan in wanted.values() for name in plan.experts)
-        started, merged = time.monotonic(), self.seconds.get("merge", 0.0)
-        reset_peak(self.settings.device)
-        scored: dict[str, Any] = {}
         variants = [self.variants.variant(plan) for plan in wanted.values()]
+        if self.settings.backend != "vllm" and not self._answered(columns, variants):
+            # Here, since the store that notes their digests is for one thread, and variants are built in several.
+            self.load(name for plan in wanted.values() for name in plan.experts)
+        started, merged = time.monotonic(), self.seconds.get("merge", 0.0)
+        reset_peak(self.settings.home)
+        scored: dict[str, Any] = {}
         with allowing(self.settings.unsafe_code):
             self._sweeper.scores(columns, variants, self.store, scored.__setitem__)
         self._failed |= {(benchmark, identity): error for identity, error in self._sweeper.failed.items()}
         merged = self.seconds.get("merge", 0.0) - merged
         seconds = self.variants.add(f"evaluate {benchmark}", started, besides=merged) / len(wanted)
-        peak = peak_bytes(self.settings.device)
+        peak = peak_bytes(self.settings.home)
         self.sweeps += 1
         for identity, scores in scored.items():
             cell = Cell(identity, benchmark, scores, seconds, self.variants.merging.get(identity, 0.0), peak)
             keep_cell(self.store, self._edition(benchmark), cell)
             self.cells.note(self._edition(benchmark), cell)
+
+    def _answered(self, columns: Sequence[Column], variants: Sequence[Variant]) -> bool:
+        """Whether the store has every answer, so that no weights are needed: other processes may have asked."""
+        from harness.evaluation.benchmarks import distinct
+
+        asked = [set(self._sweeper.digests(column)) for column in distinct(columns)]
+        return all(
+            len(self.store.responses(variant.identity, list(digests))) == len(digests)
+            for variant in variants
+            for digests in asked
+        )
 
     def _units(self, benchmark: str, identity: str) -> Iterator[list[Plan]]:
         """Parts of the expected plans, none of which another process works on meanwhile.
@@ -218,34 +258,22 @@ class Grid:
 
     def _edition(self, benchmark: str) -> str:
         if benchmark not in self._editions:
-            known = edition(self._built_from, benchmark)
+            known = edition(self.built_from, benchmark)
             self._editions[benchmark] = known or built_edition(self.settings, self._built(benchmark))
         return self._editions[benchmark]
 
     @cached_property
-    def _sweeper(self) -> Sweeper:
-        from transformers import AutoTokenizer
+    def _sweeper(self) -> Sweeper | Stock:
+        from harness.evaluation.backends import asker
 
-        from harness.evaluation.sweep import Sweeper
-
-        settings = self.settings
-        self.load(["base"])
-        tokenizer = AutoTokenizer.from_pretrained(settings.profile.expert_path("base"), local_files_only=True)
-        return Sweeper(
-            self.variants.experts["base"],
-            tokenizer,
-            settings.device,
-            settings.profile.batch_size,
-            settings.memory // 2,
-            engine_digest(settings),
-        )
+        return asker(self.variants)
 
     def _built(self, benchmark: str) -> list[Column]:
         if benchmark not in self._columns:
             started = time.monotonic()
             from harness.evaluation.benchmarks import build_columns
 
-            settings = self._built_from
+            settings = self.built_from
             self._columns[benchmark] = build_columns(
                 settings.profile, benchmark, settings.limit, settings.profile.batch_size, settings.dtype
             )

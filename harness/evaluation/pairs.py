@@ -88,7 +88,7 @@ class PairGrid(Grid):
         self._joined: dict[str, str] = {}
 
     @cached_property
-    def _built_from(self) -> Settings:
+    def built_from(self) -> Settings:
         found = {part.name: part.spec for of in self._parts.values() for part in of}
         return replace(self.settings, profile=self.settings.profile.model_copy(update={"benchmarks": found}))
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.errors import LayerswapError
+from harness.evaluation.benchmarks import score_all
 from harness.evaluation.engine import Engine, Sizes
 from harness.evaluation.sharing import Variant
+
+if TYPE_CHECKING:
+    from harness.evaluation.benchmarks import Column
+    from harness.evaluation.scores import Score
 
 T = TypeVar("T")
 Ask = Callable[[Engine, Sequence[Variant]], None]
@@ -40,6 +45,22 @@ def make_room(device: str) -> None:
         import torch
 
         torch.cuda.empty_cache()
+
+
+def score_each(
+    columns: Sequence[Column],
+    variants: Sequence[Variant],
+    answers: Callable[[Column, Variant], Sequence[Any]],
+    done: Callable[[str, tuple[Score, ...]], None],
+) -> dict[str, ShortOfMemoryError]:
+    """As :func:`harness.evaluation.benchmarks.score_all`; returns the variants that memory did not suffice for."""
+    failed = {}
+    for variant in variants:
+        try:
+            score_all(columns, [variant], answers, done)
+        except ShortOfMemoryError as error:
+            failed[variant.identity] = error
+    return failed
 
 
 def sparing(ask: Ask, engine: Engine, variants: Sequence[Variant]) -> set[str]:

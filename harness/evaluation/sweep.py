@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from harness.evaluation.engine import Counts, Engine, Sizes, cost_of
+from harness.evaluation.benchmarks import distinct
+from harness.evaluation.editions import stock_digest
+from harness.evaluation.engine import Counts, Engine, Keep, Sizes, cost_of
 from harness.evaluation.memory import keep_pages
+from harness.evaluation.planning import Piece
 from harness.evaluation.requests import Encoder, Request
 from harness.evaluation.sharing import Variant
-from harness.evaluation.shortage import ShortOfMemoryError, halved, sparing, stock_answers
+from harness.evaluation.shortage import ShortOfMemoryError, halved, score_each, sparing, stock_answers
+from harness.evaluation.stock import Portion, Stock, hf_model
 from harness.evaluation.trials import can_branch, can_score, can_share
 from harness.evaluation.workers import threads_per_operation
 
@@ -31,7 +36,8 @@ class Sweeper:
     """Asks benchmarks' requests of variants. ``example`` is an expert of the variants' architecture.
 
     ``engine_digest`` is of all that decides an answer beside weights and request. ``memory`` bounds hidden states.
-    ``failed`` are the variants, by identity, that the last sweep had not enough memory for.
+    ``place`` is where ``example`` is, if not on ``device``: variants that others ask may not fit here. ``failed`` are
+    the variants, by identity, that the last sweep had not enough memory for.
     """
 
     example: LoadedExpert
@@ -40,6 +46,7 @@ class Sweeper:
     rows: int
     memory: int
     engine_digest: str
+    place: str = ""
     counts: Counts = field(default_factory=Counts)
     failed: dict[str, ShortOfMemoryError] = field(default_factory=dict)
     _requests: dict[int, tuple[Column, list[Request], list[str]]] = field(default_factory=dict)
@@ -55,33 +62,17 @@ class Sweeper:
 
         Those that memory did not suffice for are left out, and noted in ``failed``.
         """
-        self.failed = {}
-        asked = [c for i, c in enumerate(columns) if not any(c.covered_by(whole) for whole in columns[:i])]
-        answers = {id(column): self._answers(column, variants, store) for column in asked}
-        for variant in variants:
-            scores: list[Score] = []
-            try:
-                for column in columns:
-                    shares = (column.share(whole, score) for whole, score in zip(columns, scores, strict=False))
-                    shared = next((share for share in shares if share), None)
-                    scores.append(shared or column.score(answers[id(column)][variant.identity]()))
-            except ShortOfMemoryError as error:
-                self.failed[variant.identity] = error
-            else:
-                done(variant.identity, tuple(scores))
+        answers = {id(column): self._answers(column, variants, store) for column in distinct(columns)}
+        with self._stock:
+            self.failed = score_each(columns, variants, lambda column, v: answers[id(column)][v.identity](), done)
 
     def _answers(
         self, column: Column, variants: Sequence[Variant], store: Store | None
     ) -> dict[str, Callable[[], list[Any]]]:
         """For every variant its responses to the column's instances, in their order."""
-        if not (self._encoder.can(column.instances) and self._can_score):
-            return {v.identity: partial(self._ask_stock, column, v) for v in variants}
-        if id(column) not in self._requests:
-            requests = self._encoder.encode(column.instances)
-            # The column is kept too: another one in its place in memory would have its number.
-            digests = [request.digest(self.engine_digest) for request in requests]
-            self._requests[id(column)] = column, requests, digests
-        _, requests, digests = self._requests[id(column)]
+        if not self._can(column):
+            return {v.identity: partial(self._ask_stock, column, v, store) for v in variants}
+        requests, digests = self._encoded(column)
         known: dict[str, dict[str, Any]] = {
             v.identity: store.responses(v.identity, digests) if store else {} for v in variants
         }
@@ -95,15 +86,8 @@ class Sweeper:
         def ask(engine: Engine, of: Sequence[Variant]) -> None:
             for missing, some in _missing(digests, of, known).items():
                 wanted = [v for v in of if v.identity in missing]
-                asked = {number: requests[number] for number in some}
-                scored = {n: r for n, r in asked.items() if r.stop is None}
-                open_ = {n: r for n, r in asked.items() if r.stop is not None}
-                with threads_per_operation(engine.sizes.within):
-                    if scored:
-                        engine.score(wanted, scored, keep)
-                    if open_:
-                        drafts = {n: [k[digests[n]] for k in known.values() if digests[n] in k] for n in open_}
-                        engine.generate(wanted, open_, drafts, keep)
+                drafts = {n: [k[digests[n]] for k in known.values() if digests[n] in k] for n in some}
+                _ask(engine, wanted, {number: requests[number] for number in some}, drafts, keep)
 
         # The engine is made where there is something to ask.
         left = [v for v in variants if any(digest not in known[v.identity] for digest in digests)]
@@ -116,24 +100,73 @@ class Sweeper:
 
         return {v.identity: partial(given, v.identity) for v in variants}
 
-    def _ask_stock(self, column: Column, variant: Variant) -> list[Any]:
+    def _ask_stock(self, column: Column, variant: Variant, store: Store | None) -> list[Any]:
         def ask(rows: int) -> list[Any]:
-            return column.ask(self.stock(variant.build(), rows))
+            return (self._stock if rows == self.rows else self._stock_of(rows)).answers(column, variant, store)
 
         return stock_answers(ask, self.device, self.rows)
 
+    def ask(self, column: Column, variants: Sequence[Variant], rows: Sequence[Sequence[int]], keep: Keep) -> None:
+        """Gives ``keep`` every variant's answers to the requests whose numbers ``rows`` hold (see :class:`Portion`)."""
+        if not self._can(column):
+            return self._stock.ask(column, variants, rows, keep)
+        requests, _ = self._encoded(column)
+        asked = {number: requests[number] for row in rows for number in row}
+        _ask(self._engine, variants, asked, {}, keep, [i for i, row in enumerate(rows) for _ in row])
+
+    def digests(self, column: Column) -> list[str]:
+        """What each of the column's requests is kept under."""
+        return self._encoded(column)[1] if self._can(column) else self._stock.digests(column)
+
+    def shares(self, column: Column) -> bool:
+        """Whether variants share layers while they are asked."""
+        return self._can(column) and self._engine.share
+
+    def portions(self, column: Column, without: Container[str] = ()) -> list[Portion]:
+        """The column's distinct requests in the least pieces that can be asked apart: batches of the engine.
+
+        Left out are those ``without``, by their digests, which another column has asked.
+        Answers written token by token may be asked in any company; they come in as many as a batch has rows.
+        """
+        if not self._can(column):
+            return self._stock.portions(column, without)
+        requests, digests = self._encoded(column)
+        numbers_of = {digest: number for number, digest in enumerate(digests) if digest not in without}
+        asked = {number: requests[number] for number in numbers_of.values()}
+        scored = {n: r for n, r in asked.items() if r.stop is None}
+        found = []
+        for batch, rows in self._engine.batches(scored) if scored else ():
+            numbers = [n for row in rows for n in row]
+            read = sum(len(requests[n].continuation) for n in numbers)
+            found.append(Portion(Piece(len(numbers), batch.size, read), rows))
+        open_ = sorted((r.context, n, r.stop.most) for n, r in asked.items() if r.stop is not None)
+        for some in (open_[i : i + self.rows] for i in range(0, len(open_), self.rows)):
+            read, written = sum(len(context) for context, _, _ in some), sum(most for *_, most in some)
+            found.append(Portion(Piece(len(some), read, written // 2, written // 2), tuple((n,) for _, n, _ in some)))
+        return found
+
+    def _can(self, column: Column) -> bool:
+        return self._encoder.can(column.instances) and self._can_score
+
+    def _encoded(self, column: Column) -> tuple[list[Request], list[str]]:
+        if id(column) not in self._requests:
+            requests = self._encoder.encode(column.instances)
+            # The column is kept too: another one in its place in memory would have its number.
+            digests = [request.digest(self.engine_digest) for request in requests]
+            self._requests[id(column)] = column, requests, digests
+        return self._requests[id(column)][1:]
+
+    @cached_property
+    def _stock(self) -> Stock:
+        return self._stock_of(self.rows)
+
+    def _stock_of(self, rows: int) -> Stock:
+        digest = f"{self.engine_digest} {stock_digest()}"
+        return Stock(lambda variant: nullcontext(self.stock(variant.build(), rows)), digest)
+
     def stock(self, model: Any, rows: int = 0) -> Any:
         """lm-eval's own wrapper of a variant, for requests that the shared engine does not answer."""
-        from lm_eval.models.huggingface import HFLM
-
-        # Log-likelihoods in float32 whatever the model's dtype; no token before the prompt unless the prompt has it.
-        return HFLM(
-            pretrained=model,
-            tokenizer=self.tokenizer,
-            batch_size=rows or self.rows,
-            softmax_dtype="float32",
-            add_bos_token=False,
-        )
+        return hf_model(model, self.tokenizer, rows or self.rows)
 
     @cached_property
     def _prefix(self) -> str:
@@ -143,7 +176,7 @@ class Sweeper:
 
     @cached_property
     def _can_score(self) -> bool:
-        return can_score(self.example.model, self._prefix, self.device)
+        return can_score(self.example.model, self._prefix, self.place or self.device)
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -172,10 +205,27 @@ class Sweeper:
             pad,
             self.device,
             sizes,
-            cost_of(model) if can_branch(model, self._prefix, self.device) else None,
-            can_share(model, self._prefix, self.device),
+            cost_of(model) if can_branch(model, self._prefix, self.place or self.device) else None,
+            can_share(model, self._prefix, self.place or self.device),
             self.counts,
         )
+
+
+def _ask(
+    engine: Engine,
+    variants: Sequence[Variant],
+    asked: Mapping[int, Request],
+    drafts: Mapping[int, Sequence[str]],
+    keep: Keep,
+    apart: Sequence[int] | None = None,
+) -> None:
+    scored = {n: r for n, r in asked.items() if r.stop is None}
+    open_ = {n: r for n, r in asked.items() if r.stop is not None}
+    with threads_per_operation(engine.sizes.within):
+        if scored:
+            engine.score(variants, scored, keep, **({} if apart is None else {"apart": apart}))
+        if open_:
+            engine.generate(variants, open_, {n: drafts.get(n, ()) for n in open_}, keep)
 
 
 def _bytes_of_a_token(config: Any, dtype: Any) -> int:

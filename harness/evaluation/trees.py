@@ -93,6 +93,7 @@ def pack(
     cost: Cost | None = None,
     longest: int = 4096,
     joined: Sequence[int] | None = None,
+    apart: Sequence[int] | None = None,
 ) -> list[Row]:
     """Every sequence on a path of one row; rows grow as long as that makes the average sequence cheaper.
 
@@ -100,18 +101,22 @@ def pack(
     the row before it if they share a token and what it adds costs no more than that row's sequences do on average
     (with that rule the average of a row stops at its minimum) and no more than a row of its own. ``cost`` None shares
     nothing but chains, where one sequence is the beginning of the next: for models that cannot be given a tree. Where
-    ``joined`` is given, sequences that share so many tokens stay in one row at any cost, with those in between. Raises
-    ValueError for an empty sequence.
+    ``joined`` is given, sequences that share so many tokens stay in one row at any cost, with those in between. Where
+    ``apart`` is given, sequences of different numbers share no row: that makes the rows of an earlier packing again, in
+    which more sequences took part. Raises ValueError for an empty sequence.
     """
     order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i]))
     least = _spanned([sequences[i] for i in order], [joined[i] for i in order]) if joined else [None] * len(order)
     rows: list[_Growing] = []
+    last = -1
     for number, needed in zip(order, least, strict=True):
         sequence = tuple(sequences[number])
         if not sequence:
             raise ValueError(f"sequence {number} is empty")
-        if not (rows and rows[-1].takes(sequence, cost, longest, needed)):
+        other = apart is not None and last >= 0 and apart[number] != apart[last]
+        if other or not (rows and rows[-1].takes(sequence, cost, longest, needed)):
             rows.append(_Growing())
+        last = number
         rows[-1].add(number, sequence)
     return [row.done() for row in rows]
 

@@ -27,7 +27,10 @@ class Settings:
 
     ``limit`` is documents a task, None for all. ``workers`` is how many processes share the run, ``threads`` what each
     may use. ``memory`` bounds, in bytes, computed slots and hidden states, half of it each. ``unsafe_code`` lets
-    generated programs run without a sandbox where there is none.
+    generated programs run without a sandbox where there is none. ``backend`` is one of
+    :data:`harness.execution.BACKENDS`, ``backend_args`` what its model class is given beside, ``disk`` the
+    bytes that its checkpoints may take. ``place`` is where weights are held, if not on ``device``: other processes
+    ask the variants then.
     """
 
     profile: Profile
@@ -38,6 +41,15 @@ class Settings:
     workers: int = 1
     memory: int = 2 * 1024**3
     unsafe_code: bool = False
+    backend: str = "shared"
+    backend_args: tuple[tuple[str, Any], ...] = ()
+    disk: int = 100 * 10**9
+    place: str = ""
+
+    @property
+    def home(self) -> str:
+        """Where experts are held in memory: not beside a backend that loads checkpoints by itself."""
+        return self.place or ("cpu" if self.backend == "vllm" else self.device)
 
 
 class Variants:
@@ -104,6 +116,10 @@ class Variants:
 
         return Variant(self.identity(plan), self.slots(plan), lambda: self.model(plan))
 
+    def plan_of(self, identity: str) -> Plan:
+        """A plan that gives the weights of this digest: one of those whose digest has been asked for."""
+        return next(plan for plan, known in self._identities.items() if known == identity)
+
     def add(self, stage: str, started: float, besides: float = 0.0) -> float:
         """Notes the seconds since ``started`` under a stage, without those that are noted ``besides``."""
         seconds = time.monotonic() - started - besides
@@ -153,11 +169,12 @@ class Variants:
             expert = load_expert(name, paths[name], settings.dtype, base_path=base)
             remember(paths[name], settings.dtype, base, self._store, expert)
             try:
-                expert.model.to(settings.device)
+                expert.model.to(settings.home)
             except (RuntimeError, AssertionError) as error:  # unknown, not there, not built in, or full
                 reason = (str(error) or type(error).__name__).splitlines()[0]
-                raise LayerswapError(f"device {settings.device!r} cannot hold the experts: {reason}") from error
-            quicken(expert.model)
+                raise LayerswapError(f"device {settings.home!r} cannot hold the experts: {reason}") from error
+            if settings.backend == "shared":  # others are the reference, as they are
+                quicken(expert.model)
             self.experts[name] = self.digests[name] = expert
         self._assembler = Assembler(self.experts, settings.memory // 2)
         gc.freeze()  # libraries and experts are half a million objects, through which each full collection would walk

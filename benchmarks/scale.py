@@ -1,0 +1,274 @@
+"""How a grid scales: what tasks cost against what is foreseen, Ray's workers against one process, and a large cluster.
+
+    python -m benchmarks.scale model                # prices fitted on some grids, held against grids they have not seen
+    python -m benchmarks.scale ray --workers 2      # a Ray cluster of this machine against one process
+    python -m benchmarks.scale processes            # pytest -n 2 against pytest, threads fixed at one each
+    python -m benchmarks.scale simulate             # 8 to 512 GPUs over a grid of an 8B model, with the real planner
+
+The first two evaluate the embedded experts, with one thread a process, and compare processor seconds, since wall time
+means little on a machine with other work; ``ray`` and ``processes`` print both. The simulation's prices are assumed for
+an H100 and printed: none was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from harness.evaluation.cluster import Finished, answer, connected, for_workers
+from harness.evaluation.editions import engine_digest
+from harness.evaluation.grid import Grid, Settings
+from harness.evaluation.planning import Block, Piece, Prices, Work, divide, lower_bound, makespan, seconds, whole, work
+from harness.evaluation.prices import fit
+from harness.evaluation.questions import questions
+from harness.evaluation.responses import Store
+from harness.evaluation.worker import Worker
+from harness.execution import Cluster
+from harness.profiles import load_profile
+from harness.recipe_text import parse_recipe
+
+ROOT = Path(__file__).parents[1]
+SWEEP = tuple(f"layer-swap(bottom={b}, top={u})" for b in (1, 2, 3, 4) for u in (0, 1, 2))
+OTHERS = (
+    "expert('math')",
+    "expert('language')",
+    "soup",
+    "ties(density=0.5)",
+    "layer-swap(transition=0)",
+    "layer-swap(outer='math')",
+)
+# Recipes, benchmarks and documents a task: prices are fitted on the first, and held against the second.
+SEEN = (
+    (SWEEP[:4], ("mmlu", "mgsm"), 60),
+    (OTHERS[:4], ("belebele", "flores"), 40),
+    (SWEEP[:8], ("belebele", "mmlu"), 120),
+    (OTHERS[:2], ("mgsm", "flores"), 100),
+)
+UNSEEN = (
+    (SWEEP, ("mmlu", "mgsm"), 90),
+    (OTHERS, ("belebele", "mgsm"), 70),
+    (SWEEP[4:10], ("flores", "mmlu"), 100),
+    (SWEEP[::3] + OTHERS[::2], ("belebele", "flores", "mgsm"), 50),
+)
+GPUS = (8, 16, 32, 64, 128, 256, 512)
+# Seconds on an H100 in bfloat16 for a Llama of 8 thousand million parameters: assumed from its shapes and data sheets.
+H100 = Prices(tasks=0.5, variants=0.3, layer_tokens=1.1e-6, read=2.6e-6, written=2.1e-5, rows=2e-5)
+STORE = 3e-5  # seconds of the driver to keep a response: docs/store.md
+# Tasks of a language: documents, tokens of a prompt, choices, tokens written. One of four languages, and English.
+COLUMNS = {
+    "mgsm": (250, 1200, 0, 160, 5),
+    "belebele": (900, 400, 4, 0, 5),
+    "flores": (1012, 250, 0, 60, 8),
+    "mbpp": (500, 400, 0, 200, 1),
+    "mmlu": (14042, 700, 4, 0, 1),
+}
+
+
+def grid_of(folder: Path, recipes: Sequence[str], benchmarks: Sequence[str], limit: int) -> Grid:
+    """A grid of the embedded experts that has been told what will be asked."""
+    profile = load_profile("embedded")
+    store = Store(folder / "store.sqlite", run="scale")
+    grid = Grid(Settings(profile, "cpu", "float32", limit, threads=1), folder / "run", store)
+    for benchmark in benchmarks:
+        grid.expect(benchmark, [parse_recipe(text).plan(grid.layers, profile.sizes) for text in recipes])
+    return grid
+
+
+def measured(recipes: Sequence[str], benchmarks: Sequence[str], limit: int, workers: int) -> list[tuple[Work, float]]:
+    """Every task of a grid, done in this process: what it consisted of, and its processor seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        grid = grid_of(Path(folder), recipes, benchmarks, limit)
+        asked = questions(grid)
+        blocks = [block.block for block in asked]
+        settings = for_workers(grid.settings, 1)
+        worker = Worker(settings, {n: e.slot_digests for n, e in grid.digests.items()}, engine_digest(settings))
+        worker.ready()
+        worker.answer(asked[0].job(divide(blocks[:1], 4, Prices())[-1]))  # experts are loaded, columns are built
+        found = []
+        for task in divide(blocks, workers, Prices()):
+            job = asked[task.block].job(task)
+            worker._built(job.benchmark)
+            found.append((work(blocks[task.block], task), worker.answer(job)[0]))
+        grid.store.close()
+        return found
+
+
+def model() -> None:
+    """Prints the fitted prices, and for each grid what was foreseen and what it took."""
+    import torch
+
+    torch.set_num_threads(1)
+    seen = [measured(*grid, workers=2) for grid in SEEN]
+    prices = fit([task for tasks in seen for task in tasks])
+    print("prices, in seconds:", {k: float(f"{v:.3g}") for k, v in asdict(prices).items()})
+    for kind, grids, tasks_of in (("fitted on", SEEN, seen), ("not seen", UNSEEN, None)):
+        for number, grid in enumerate(grids):
+            tasks = tasks_of[number] if tasks_of else measured(*grid, workers=2)
+            took, foreseen = sum(s for _, s in tasks), sum(prices.of(w) for w, _ in tasks)
+            print(
+                f"{kind}: {len(grid[0])} variants, {' '.join(grid[1])}, {grid[2]} documents, {len(tasks)} tasks: "
+                f"{took:.2f} processor seconds, foreseen {foreseen:.2f} ({foreseen / took - 1:+.0%})",
+                flush=True,
+            )
+
+
+def ray_against_one(most: int, limit: int) -> None:
+    """Prints what a grid took in one process and on a cluster, and whether both kept the same bytes."""
+    import sqlite3
+
+    import torch
+
+    torch.set_num_threads(1)
+    benchmarks = ("mmlu", "mgsm", "belebele")
+    with tempfile.TemporaryDirectory() as folder:
+        one, many = (grid_of(Path(folder) / name, SWEEP, benchmarks, limit) for name in ("one", "many"))
+        for benchmark in benchmarks:
+            one.columns(benchmark)
+        one.load(one.settings.profile.experts)
+        one.asker.portions(one.columns("mmlu")[0])
+        began, wall = time.process_time(), time.perf_counter()
+        for benchmark in benchmarks:
+            one.cell(next(iter(one.missing(benchmark))), benchmark)
+        alone, alone_wall = time.process_time() - began, time.perf_counter() - wall
+        asked, tasks, noted = questions(many), list[Finished](), list[float]()
+        with connected(Cluster("local", most)) as ray:
+
+            def done(task: Finished) -> None:
+                tasks.append(task)
+                noted.append(time.perf_counter())
+
+            wall = time.perf_counter()
+            answer(ray, many, asked, most, Prices(), print, done)
+            spent = time.perf_counter() - wall
+        rows = [
+            sqlite3.connect(grid.store.path)
+            .execute("SELECT key, request, run, body FROM responses JOIN variants ON id = variant ORDER BY 1, 2")
+            .fetchall()
+            for grid in (one, many)
+        ]
+        path = makespan([task.seconds for task in tasks], most)
+        print(f"one process: {alone:.1f} processor seconds, {alone_wall:.1f} of wall, experts loaded before")
+        print(
+            f"{most} workers: {sum(t.seconds for t in tasks):.1f} processor seconds in {len(tasks)} tasks, the longest "
+            f"worker {path:.1f}; {spent:.1f} of wall with the start of workers, {noted[-1] - noted[0]:.1f} from the "
+            f"first task's end to the last's; load {os.getloadavg()[0]:.1f}"
+        )
+        print(f"ratio by processor seconds of the longest worker {alone / path:.2f}")
+        print(f"{len(rows[0])} responses, equal byte for byte: {rows[0] == rows[1]}")
+
+
+def processes(arguments: Sequence[str]) -> None:
+    """Prints wall and processor seconds of the suite in one process and in two."""
+    for name, more in (("one process", ()), ("-n 2", ("-n", "2"))):
+        before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        command = [sys.executable, "-m", "pytest", "-q", "ablations/", "--ablation-no-cache", "--ablation-report=none"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*command, *more, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        last = (done.stdout.strip().splitlines() or [done.stderr[-200:]])[-1]
+        print(
+            f"{name}: {time.perf_counter() - wall:.1f} s of wall, {cpu:.1f} processor seconds, load "
+            f"{os.getloadavg()[0]:.1f}: {last}",
+            flush=True,
+        )
+
+
+def large_grid() -> list[Block]:
+    """The default suite's variants of a model of 32 layers on five benchmarks in four languages."""
+    from benchmarks.contest import suite_plans
+
+    sizes = load_profile("llama-3.1-8b-sw").sizes
+    slots = {tuple(mix.text for _, mix in parse_recipe(text).plan(32, sizes).mixes) for text in suite_plans()}
+    blocks = []
+    for documents, prompt, choices, written, columns in COLUMNS.values():
+        a_batch = 32 if written else max(1, 16384 // prompt)
+        sizes_of = [min(a_batch, documents - at) for at in range(0, documents, a_batch)]
+        pieces = tuple(Piece(n * max(1, choices), n * prompt, n * max(1, choices), n * written) for n in sizes_of)
+        blocks += [Block(tuple(sorted(slots)), pieces)] * columns
+    return blocks
+
+
+def trial(durations: Sequence[float], rows: Sequence[float], workers: int, seed: int) -> tuple[float, float, int]:
+    """One simulated run: when it ends, how long the driver kept responses, and how many tasks were lost.
+
+    Workers load for two minutes. One in twenty takes 1.5 to 3 times as long, the others vary by 10 %; each is lost once
+    in 24 hours on average, and its successor loads again. The driver keeps one task's responses after the other.
+    """
+    random = Random(seed)
+    slow = [random.uniform(1.5, 3) if random.random() < 0.05 else random.gauss(1, 0.1) for _ in range(workers)]
+    free = [(120.0, worker) for worker in range(workers)]
+    left, lost, ends = list(range(len(durations)))[::-1], 0, []
+    while left:
+        now, worker = heapq.heappop(free)
+        task = left.pop()
+        takes = durations[task] * max(0.5, slow[worker])
+        if (dies := random.expovariate(1 / 86400)) < takes:
+            left.append(task)
+            lost += 1
+            heapq.heappush(free, (now + dies + 120.0, worker))
+            continue
+        ends.append((now + takes, rows[task] * STORE))
+        heapq.heappush(free, (now + takes, worker))
+    driver = 0.0
+    for end, keeping in sorted(ends):
+        driver = max(driver, end) + keeping
+    return driver, sum(keeping for _, keeping in ends), lost
+
+
+def simulate() -> None:
+    """Prints a table of simulated runs: mean and largest of ten."""
+    blocks = large_grid()
+    total = sum(seconds(blocks, whole(blocks), H100))
+    rows = sum(work(blocks[t.block], t).rows for t in whole(blocks))
+    print(f"assumed prices, in seconds: {asdict(H100)}")
+    print(
+        f"{len(blocks[0].slots)} variants, {len(blocks)} columns, {rows:,.0f} responses: {total / 3600:.1f} GPU hours"
+    )
+    for gpus in GPUS:
+        began = time.process_time()
+        tasks = divide(blocks, gpus, H100)
+        planned = time.process_time() - began
+        durations = seconds(blocks, tasks, H100)
+        kept = [work(blocks[task.block], task).rows for task in tasks]
+        runs = [trial(durations, kept, gpus, seed) for seed in range(10)]
+        mean, most = sum(r[0] for r in runs) / 10, max(r[0] for r in runs)
+        print(
+            f"{gpus:4} GPUs: {len(tasks):6} tasks planned in {planned:.1f} s, the longest {max(durations):.0f} s; "
+            f"{makespan(durations, gpus) / lower_bound(blocks, gpus, H100):.2f} of the bound if nothing fails; ends "
+            f"after {mean / 60:.1f} min ({most / 60:.1f} at most), {total / gpus / mean:.0%} of ideal, "
+            f"driver busy {runs[0][1] / mean:.1%}, {sum(r[2] for r in runs) / 10:.1f} tasks lost",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("model", "ray", "processes", "simulate"))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--limit", type=int, default=150, help="documents of each task, for ray (default: %(default)s)")
+    options, rest = parser.parse_known_args()
+    actions: dict[str, Any] = {
+        "model": model,
+        "ray": lambda: ray_against_one(options.workers, options.limit),
+        "processes": lambda: processes(rest),
+        "simulate": simulate,
+    }
+    actions[options.what]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""A grid on the workers of a Ray cluster, which fill this process's response store; the suite then reads from it.
+
+A worker holds the experts, checked by their digests, and answers one task after the other. What it answers is kept as
+soon as its task ends. A task whose worker is lost is given to another; every answer is the same whoever gives it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import LayerswapError
+from harness.evaluation.editions import engine_digest
+from harness.evaluation.planning import Prices, Work, divide, seconds, work
+from harness.evaluation.prices import fit, keep_prices, known_prices
+from harness.evaluation.questions import Asked, questions
+from harness.evaluation.worker import Job, Worker
+from harness.execution import Cluster
+
+if TYPE_CHECKING:
+    from harness.evaluation.grid import Grid
+    from harness.evaluation.variants import Settings
+    from harness.progress import TaskView
+
+ENOUGH = 8  # tasks that must have been measured, before they change what is expected of others
+TIMEOUT = 10.0  # seconds that a cluster's address may take to answer
+LOSSES = 5  # workers that a task may lose, before it counts as what ends them
+Done = Callable[["Finished"], None]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A task that is done: what it consisted of, processor seconds of its worker, responses, and its share of all.
+
+    ``tasks`` is how many there are.
+    """
+
+    work: Work
+    seconds: float
+    responses: int
+    share: float
+    tasks: int
+
+
+@dataclass
+class _Pool:
+    """Workers that start, that wait for a task, and that are at one. ``start`` makes one more."""
+
+    ray: Any
+    start: Callable[[], Any]
+    waiting: dict[Any, Any] = field(default_factory=dict)  # what comes back → worker and its job's number, or None
+
+    def begin(self) -> None:
+        worker = self.start()
+        self.waiting[worker.ready.remote()] = worker, None
+
+    def close(self) -> None:
+        for worker, _ in self.waiting.values():
+            self.ray.kill(worker)
+        self.waiting.clear()
+
+
+def fill(grid: Grid, cluster: Cluster, prices: Prices, begun: Callable[[str], None], done: Done) -> None:
+    """Has the cluster answer all that ``grid`` expects and its store does not know.
+
+    ``begun`` is told in a sentence what is about to be done, ``done`` each task that is. Raises
+    :class:`LayerswapError` if there is no such cluster, if no node of it has what a worker needs, or if a worker does
+    not find what this process has. Whatever ends the run, what was answered is kept.
+    """
+    if asked := questions(grid):
+        with connected(cluster) as ray:
+            answer(ray, grid, asked, cluster.workers, prices, begun, done)
+
+
+def answer(
+    ray: Any,
+    grid: Grid,
+    asked: Sequence[Asked],
+    most: int | None,
+    prices: Prices,
+    begun: Callable[[str], None],
+    done: Done,
+) -> None:
+    """Has at most so many workers of a cluster that is connected answer what is ``asked``; see :func:`fill`."""
+    needs = needs_of(grid.settings, *_weights(grid))
+    workers = min(_room(ray, needs), most or 10**6)
+    blocks = [block.block for block in asked]
+    tasks = divide(blocks, workers, prices)
+    predicted = seconds(blocks, tasks, prices)
+    workers, total = min(workers, len(tasks)), sum(predicted)
+    begun(f"ray: {len(tasks)} tasks for {workers} workers")
+
+    def finished(number: int, spent: float, answers: Mapping[str, Mapping[str, Any]]) -> None:
+        for identity, found in answers.items():
+            grid.store.add_responses(identity, found)
+        task, count = tasks[number], sum(map(len, answers.values()))
+        done(Finished(work(blocks[task.block], task), spent, count, predicted[number] / total, len(tasks)))
+
+    settings = for_workers(grid.built_from, int(needs["num_cpus"]))
+    digests = {name: dict(expert.slot_digests) for name, expert in grid.digests.items()}
+    make = ray.remote(Worker).options(**needs, max_restarts=0, max_task_retries=0)
+    pool = _Pool(ray, lambda: make.remote(settings, digests, engine_digest(settings)))
+    try:
+        _run(pool, [asked[task.block].job(task) for task in tasks], workers, finished)
+    finally:
+        pool.close()
+
+
+def fill_with_view(grid: Grid, cluster: Cluster, view: TaskView) -> None:
+    """As :func:`fill`, with the prices that are kept, which what was measured then replaces; ``view`` shows it."""
+    measured: list[tuple[Work, float]] = []
+
+    def done(task: Finished) -> None:
+        measured.append((task.work, task.seconds))
+        view.done(task.responses, task.share, task.tasks)
+
+    prices = known_prices(grid.store, grid.settings)
+    fill(grid, cluster, prices, view.begun, done)
+    if len(measured) >= ENOUGH:
+        keep_prices(grid.store, grid.settings, fit(measured, prices))
+
+
+def place_here(device: str) -> str:
+    """Where this process holds experts while others compute: ``device`` if it has it, else main memory."""
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return device if torch.cuda.is_available() else "cpu"
+
+
+def _run(pool: _Pool, jobs: Sequence[Job], workers: int, finished: Callable[[int, float, Any], None]) -> None:
+    """Every job once, in their order as workers are free; again, if its worker is lost."""
+    ray = pool.ray
+    left, losses, open_ = list(range(len(jobs)))[::-1], [0] * len(jobs), len(jobs)
+    starts = 0
+    for _ in range(workers):
+        pool.begin()
+    while open_:
+        (result,), _ = ray.wait(list(pool.waiting), num_returns=1)
+        worker, number = pool.waiting.pop(result)
+        try:
+            answer = ray.get(result)
+        except ray.exceptions.RayTaskError as error:
+            raise _readable(error) from error
+        except ray.exceptions.RayError as error:
+            ray.kill(worker)
+            if number is not None:
+                losses[number] += 1
+                left.append(number)
+            starts += number is None
+            if starts > LOSSES * workers or (number is not None and losses[number] == LOSSES):
+                raise LayerswapError(
+                    f"Ray lost {LOSSES} workers {'as they started' if number is None else 'at one task'}: "
+                    f"{(str(error).splitlines() or [''])[0]}"
+                ) from error
+            pool.begin()
+            continue
+        if left:  # before what came is kept, which takes a while
+            following = left.pop()
+            pool.waiting[worker.answer.remote(jobs[following])] = worker, following
+        else:
+            ray.kill(worker)
+        if number is not None:
+            finished(number, *answer)
+            open_ -= 1
+
+
+@contextmanager
+def connected(cluster: Cluster) -> Iterator[Any]:
+    """Ray, connected to ``cluster`` while the block runs. LayerswapError if that cannot be."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would send what it counts
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "layerswap"}
+    if cluster.address == "local":  # which nobody else reaches
+        options |= {"include_dashboard": False, "num_cpus": cluster.workers, "_node_ip_address": "127.0.0.1"}
+    try:
+        if cluster.address not in ("local", "auto"):
+            host, _, port = cluster.address.removeprefix("ray://").partition(":")
+            socket.create_connection((host, int(port)), TIMEOUT).close()  # Ray would try for ten minutes
+        ray.init(cluster.address, **options)
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LayerswapError(f"--ablation-ray-address {cluster.address}: there is no such cluster: {reason}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def needs_of(settings: Settings, weights: int, largest: int) -> dict[str, Any]:
+    """What a worker takes of a node: a core; memory for experts and what is held; with a GPU, for one expert at a time.
+
+    ``weights`` are bytes of all experts, ``largest`` of one.
+    """
+    if settings.device == "cpu":
+        return {"num_cpus": 1, "num_gpus": 0, "memory": weights + settings.memory}
+    return {"num_cpus": 1, "num_gpus": 1, "memory": largest}
+
+
+def for_workers(settings: Settings, threads: int) -> Settings:
+    """How a worker evaluates: by itself, on its own device, with paths that hold from anywhere."""
+    profile = settings.profile
+    file = profile.file.absolute() if profile.file else None
+    profile = profile.model_copy(update={"folder": profile.folder.absolute(), "file": file})
+    # Ray shows a worker its own GPU alone, which is then the first.
+    device = settings.device.partition(":")[0]
+    return replace(settings, profile=profile, threads=threads, workers=1, place="", device=device)
+
+
+def _room(ray: Any, needs: Mapping[str, Any]) -> int:
+    """How many workers the cluster's nodes have room for. LayerswapError if that is none."""
+    names = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(
+        min(int(node.get(names[need], 0) // amount) for need, amount in needs.items() if amount) for node in nodes
+    )
+    if not room:
+        wanted = ", ".join(f"{needs[need]:,} {name}" for need, name in names.items() if needs[need])
+        found = "; ".join(", ".join(f"{node.get(name, 0):,.0f} {name}" for name in names.values()) for node in nodes)
+        raise LayerswapError(f"no node of the Ray cluster has {wanted} for a worker: they have {found}")
+    return room
+
+
+def _weights(grid: Grid) -> tuple[int, int]:
+    """Bytes of all experts that the grid's plans name, and of the largest."""
+    folders = [grid.settings.profile.expert_path(name) for name in grid.digests]
+    sizes = [sum(file.stat().st_size for file in folder.glob("*.safetensors")) for folder in folders]
+    return sum(sizes), max(sizes)
+
+
+def _readable(error: Any) -> Exception:
+    """What a worker raised: an error of ours as it is."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, LayerswapError):
+        return LayerswapError(str(cause))
+    text = str(error).strip().splitlines()
+    return LayerswapError(f"a worker of the Ray cluster failed: {text[-1] if text else error}")

@@ -1,0 +1,57 @@
+"""What a grid's tasks cost here: fitted on what tasks have taken, and kept for the next plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, fields
+
+from harness.cache import Cache, key_of
+from harness.evaluation.planning import Prices, Work
+from harness.evaluation.variants import Settings
+
+KIND = "prices"
+FAITH = 0.03  # how much a guess counts beside what was measured: it decides what no measurement tells apart
+
+
+def fit(measured: Sequence[tuple[Work, float]], guess: Prices | None = None) -> Prices:
+    """Prices, none below 0, with which tasks take about the seconds that were measured.
+
+    Least squares in shares of each task's seconds, so that short tasks count as long ones do. What tasks do not tell
+    apart stays in the proportions of ``guess``.
+    """
+    import numpy as np
+    from scipy.optimize import nnls
+
+    guess = guess or Prices()
+    used = [(astuple(work), seconds) for work, seconds in measured if seconds > 0]
+    if not used:
+        return guess
+    amounts, seconds = (np.array(part, dtype=float) for part in zip(*used, strict=True))
+    prior = np.array(astuple(guess))
+    prior *= seconds.sum() / max(float((amounts @ prior).sum()), 1e-12)
+    # In units of the prior: each column says what share of a task's seconds the prior gives to it.
+    shares = amounts * prior / seconds[:, None]
+    faith = np.sqrt(FAITH * len(used)) * np.eye(len(prior)) / len(prior)
+    factors, _ = nnls(np.vstack([shares, faith]), np.concatenate([np.ones(len(used)), faith.sum(0)]))
+    return Prices(*(float(price) for price in factors * prior))
+
+
+def known_prices(cache: Cache, settings: Settings) -> Prices:
+    """The prices of an earlier run with this model on such a device, or a guess."""
+    text = cache.document(KIND, _key(settings))
+    try:
+        found = {k: float(v) for k, v in json.loads(text or "{}").items()}
+        return Prices(**found) if set(found) == {f.name for f in fields(Prices)} else Prices()
+    except (ValueError, TypeError, AttributeError):
+        return Prices()
+
+
+def keep_prices(cache: Cache, settings: Settings, prices: Prices) -> None:
+    """Keeps ``prices`` for the next run."""
+    cache.add_document(KIND, _key(settings), json.dumps(asdict(prices)))
+
+
+def _key(settings: Settings) -> str:
+    config = (settings.profile.expert_path("base") / "config.json").read_text("utf-8")
+    return key_of([config, settings.device, settings.dtype, settings.backend, settings.profile.batch_size], "torch")

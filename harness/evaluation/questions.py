@@ -1,0 +1,79 @@
+"""What a grid has yet to ask, in blocks that a planner can divide between workers."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.evaluation.planning import Block, Task
+from harness.evaluation.worker import Job
+
+if TYPE_CHECKING:
+    from harness.evaluation.benchmarks import Column
+    from harness.evaluation.grid import Grid
+    from harness.evaluation.stock import Portion
+    from harness.plan import Plan
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A block of the grid as a worker is asked it: one column's portions, and plans in the order of their slots."""
+
+    benchmark: str
+    column: int
+    digests: Sequence[str]
+    portions: Sequence[Portion]
+    plans: Sequence[Plan]
+    block: Block
+
+    def job(self, task: Task) -> Job:
+        """What ``task`` asks of a worker."""
+        rows = tuple(row for portion in self.portions[slice(*task.pieces)] for row in portion.rows)
+        digests = tuple(tuple(self.digests[number] for number in row) for row in rows)
+        return Job(self.benchmark, self.column, tuple(self.plans[slice(*task.variants)]), rows, digests)
+
+
+def questions(grid: Grid) -> list[Asked]:
+    """What the store does not know, by column and by the variants that have yet to answer a portion of it."""
+    from harness.evaluation.benchmarks import distinct
+
+    found = []
+    for benchmark in grid.expected:
+        if not (plans := grid.missing(benchmark)):
+            continue
+        columns = grid.columns(benchmark)
+        before: set[str] = (
+            set()
+        )  # columns may be of the same documents in part: one process asks the rest of the second
+        for number, column in enumerate(columns):
+            if any(column is other for other in distinct(columns)):
+                found += _blocks(grid, benchmark, number, column, plans, before)
+                before |= set(grid.asker.digests(column))
+    return found
+
+
+def _blocks(
+    grid: Grid, benchmark: str, number: int, column: Column, plans: Sequence[Plan], before: Container[str]
+) -> list[Asked]:
+    asker = grid.asker
+    digests, portions = asker.digests(column), asker.portions(column, before)
+    known = {plan: set(grid.store.responses(grid.identity(plan), digests)) for plan in plans}
+    groups: dict[tuple[Plan, ...], list[Portion]] = {}
+    for portion in portions:
+        wanted = {digests[n] for row in portion.rows for n in row}
+        # A portion is asked whole although some of it may be known: it gives the same answers only in its own company.
+        if missing := tuple(plan for plan in plans if not wanted <= known[plan]):
+            groups.setdefault(missing, []).append(portion)
+    shared = asker.shares(column)
+    return [
+        Asked(
+            benchmark,
+            number,
+            digests,
+            some,
+            who,
+            Block(tuple(grid.variants.slots(plan) for plan in who), tuple(portion.piece for portion in some), shared),
+        )
+        for who, some in groups.items()
+    ]

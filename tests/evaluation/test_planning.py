@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import NamedTuple
+
+import pytest
+
+from harness.evaluation.planning import (
+    GAIN,
+    Block,
+    Piece,
+    Prices,
+    Task,
+    divide,
+    lower_bound,
+    makespan,
+    seconds,
+    whole,
+    work,
+)
+from harness.evaluation.sharing import Variant, layer_calls
+
+BAR = 1.15
+ENOUGH = 64
+
+
+def grid(random: Random) -> tuple[list[Block], int, Prices]:
+    """Columns of any size, variants that share much or nothing, and workers up to far more than there is work for."""
+    layers = random.choice((4, 10, 32, 80))
+    names = [f"{n}" for n in range(random.randint(2, 4))]
+    blocks = []
+    for _ in range(random.randint(1, 8)):
+        slots = set()
+        for _ in range(random.choice((1, 3, 12, 40))):
+            at, top = sorted(random.randint(0, layers) for _ in range(2))
+            below, above = random.choices(names, k=2)
+            slots.add((names[0], *([below] * at + [above] * (top - at) + [below] * (layers - top)), below, above))
+        generated = random.random() < 0.4
+        pieces = tuple(
+            Piece(rows, tokens, rows, rows * random.randint(1, 256) if generated else 0)
+            for rows, tokens in (
+                (random.randint(1, 64), random.randint(1, 16384)) for _ in range(random.choice((1, 2, 30, 200)))
+            )
+        )
+        blocks.append(Block(tuple(sorted(slots)), pieces, random.random() < 0.9))
+    workers = random.choice((1, 2, 3, 4, 8, 64, 512))
+    scale = 10 ** random.uniform(-1, 3)
+    return blocks, workers, Prices(1e-2, *(scale * price for price in (2e-3, 1e-6, 1e-5, 4e-6, 2e-5)))
+
+
+class Ratios(NamedTuple):
+    """When a plan ends, over a bound that counts what was lost by cutting variants apart, and over one that does not.
+
+    ``units`` are single variants on single pieces, a worker: with few of them no plan need come near a bound.
+    """
+
+    units: float
+    planned: float
+    lossless: float
+
+
+def check(seed: int) -> Ratios:
+    """Plans one random grid."""
+    blocks, workers, prices = grid(Random(seed))
+    tasks = divide(blocks, workers, prices)
+    done = Counter(
+        (task.block, variant, piece)
+        for task in tasks
+        for variant in range(*task.variants)
+        for piece in range(*task.pieces)
+    )
+    every = {
+        (i, v, p) for i, block in enumerate(blocks) for v in range(len(block.slots)) for p in range(len(block.pieces))
+    }
+    assert set(done) == every
+    assert set(done.values()) == {1}
+    durations = seconds(blocks, tasks, prices)
+    ends, bound = makespan(durations, workers), lower_bound(blocks, workers, prices)
+    assert ends >= bound * (1 - 1e-9)
+    assert ends <= makespan(seconds(blocks, whole(blocks), prices), workers) * (1 + GAIN + 1e-9)
+    units = sum(len(block.slots) * len(block.pieces) for block in blocks)
+    return Ratios(units / workers, ends / max(sum(durations) / workers, bound), ends / bound)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_every_variant_and_document_is_computed_once_and_the_last_task_does_not_straggle(part):
+    found = [check(seed) for seed in range(50 * part, 50 * part + 50)]
+    assert max(ratios.planned for ratios in found if ratios.units >= ENOUGH) <= BAR
+
+
+@pytest.mark.slow
+def test_so_it_is_on_10000_grids():
+    found = [check(seed) for seed in range(10_000)]
+    for name, chosen in (
+        ("all", found),
+        (f"{ENOUGH} or more", [ratios for ratios in found if ratios.units >= ENOUGH]),
+        ("fewer", [ratios for ratios in found if ratios.units < ENOUGH]),
+    ):
+        for kind in ("planned", "lossless"):
+            values = sorted(getattr(ratios, kind) for ratios in chosen)
+            over = sum(value > BAR for value in values)
+            print(
+                f"\nunits a worker {name}, {kind} bound: n={len(values)}, mean {sum(values) / len(values):.3f}, "
+                f"99th percentile {values[int(0.99 * len(values))]:.3f}, largest {values[-1]:.3f}, {over} over {BAR}"
+            )
+    assert max(ratios.planned for ratios in found if ratios.units >= ENOUGH) <= BAR
+
+
+def test_a_task_makes_the_layer_calls_of_its_variants_prefix_tree():
+    random = Random(7)
+    for _ in range(50):
+        blocks, _, _ = grid(random)
+        block = blocks[0]
+        first = random.randrange(len(block.slots))
+        last = random.randint(first + 1, len(block.slots))
+        variants = [Variant("", slots, lambda: None) for slots in block.slots[first:last]]
+        calls = layer_calls(variants) if block.shared else block.layers * len(variants)
+        assert block.distinct(first, last) == calls
+
+
+def test_documents_are_cut_before_variants_since_that_loses_nothing():
+    slots = tuple(sorted(("e", *"a" * at, *"b" * (8 - at), "n", "h") for at in range(6)))
+    blocks = [Block(slots, tuple(Piece(16, 1000, 16) for _ in range(64)))]
+    tasks = divide(blocks, 8, Prices(tasks=0.0))
+    assert {task.variants for task in tasks} == {(0, 6)}
+    once = work(blocks[0], Task(0, (0, 6), (0, 64)))
+    parts = [work(blocks[0], task) for task in tasks]
+    assert sum(part.layer_tokens for part in parts) == once.layer_tokens == 64_000 * (8 + 4 + 5 + 6 + 7 + 8)
+
+
+def test_one_piece_is_cut_where_variants_share_least():
+    slots = tuple(("e", *("a" if first else "z") * 7, str(n), "n", "h") for first in (1, 0) for n in range(4))
+    (first, second) = sorted(divide([Block(slots, (Piece(16, 1000, 16),))], 2, Prices(tasks=0.0)))
+    assert (first.variants, second.variants) == ((0, 4), (4, 8))
+
+
+def test_for_one_worker_hardly_anything_is_lost():
+    blocks, _, prices = grid(Random(3))
+    once = sum(seconds(blocks, whole(blocks), prices))
+    tasks = divide(blocks, 1, prices)
+    assert len(tasks) > len(blocks)
+    assert once <= sum(seconds(blocks, tasks, prices)) <= once * (1 + GAIN + 1e-9)

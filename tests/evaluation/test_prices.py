@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from dataclasses import astuple
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from harness.evaluation.planning import Prices, Work
+from harness.evaluation.prices import fit, keep_prices, known_prices
+from harness.evaluation.responses import Store
+from harness.evaluation.variants import Settings
+from harness.profiles import load_profile
+
+TRUE = Prices(0.1, 0.004, 3e-6, 2e-5, 9e-6, 0.0)
+
+
+def some(seed: int, count: int) -> list[Work]:
+    random = Random(seed)
+    return [
+        Work(1, random.randint(1, 12), random.randint(10**4, 10**6), random.randint(10, 10**4), *(
+            random.randint(0, 10**5), random.randint(10, 1000)
+        ))
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+def test_what_tasks_take_is_foreseen_from_what_others_took():
+    random = Random(0)
+    prices = fit([(work, TRUE.of(work) * random.uniform(0.9, 1.1)) for work in some(1, 60)])
+    assert all(price >= 0 for price in astuple(prices))
+    for work in some(2, 40):
+        assert prices.of(work) == pytest.approx(TRUE.of(work), rel=0.1)
+
+
+def test_what_tasks_do_not_tell_apart_stays_in_proportion():
+    guess = Prices()
+    slower = Prices(*(3 * price for price in astuple(guess)))
+    (work,) = some(3, 1)
+    fitted = fit([(work, slower.of(work))] * 4, guess)
+    assert astuple(fitted) == pytest.approx(astuple(slower))
+    assert fit([], guess) == fit([(work, 0.0)], guess) == guess
+
+
+def test_prices_are_kept_for_a_model_and_a_device(tiny_profile: Path, tmp_path: Path):
+    store, profile = Store(tmp_path / "store.sqlite"), load_profile(str(tiny_profile))
+    settings = Settings(profile, "cpu", "float32")
+    assert known_prices(store, settings) == Prices()
+    keep_prices(store, settings, TRUE)
+    assert known_prices(store, settings) == TRUE
+    assert known_prices(store, Settings(profile, "cuda", "float32")) == Prices()
+    assert known_prices(store, Settings(profile, "cpu", "float32", backend="hf")) == Prices()
