@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tqdm.auto import tqdm
 
 from harness.errors import LayerswapError
 from harness.experts import load_expert
@@ -82,6 +84,8 @@ def test_lora_gives_an_adapter_that_fits_its_base(data, tmp_path):
 
 def test_a_terminal_is_shown_a_bar(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    # A run of the suite in this process has turned bars off.
+    monkeypatch.setattr("transformers.trainer_callback.tqdm", partial(tqdm, disable=False))
     tune(job(data, tmp_path / "math", steps=2, evaluations=1), lambda line: None)
     assert "2/2" in capsys.readouterr().err
 
