@@ -10,6 +10,7 @@ import pytest
 
 from harness.cache import Cache
 from harness.errors import LayerswapError
+from harness.evaluation.benchmarks import CODE
 from harness.evaluation.cells import Cell
 from harness.evaluation.grid import Grid
 from harness.evaluation.sandbox import no_sandbox
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 _SEVERITY = (Verdict.PASS, Verdict.NEW, Verdict.INCONCLUSIVE, Verdict.MISSING, Verdict.INCOMPARABLE, Verdict.FAIL)
 BENCHMARKS = ("mgsm", "belebele", "flores", "mbpp", "mmlu")
-CODE = ("mbpp",)  # those that run what a model wrote
 METHOD = LayerSwap()
 METHOD_CASE = ("method", "layer-swap")
 

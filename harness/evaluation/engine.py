@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Answer = tuple[float, bool] | str
 Keep = Callable[[str, Mapping[int, Answer]], None]
 Read = Callable[["Tensor", Variant], Mapping[int, Answer]]
-ANCHORS = 4  # variants that decode plainly before the others have drafts
+ANCHORS = 3  # variants that decode plainly before the others have drafts
 LOGITS = 64 * 1024**2  # entries of logits held at a time: positions times vocabulary
 
 
