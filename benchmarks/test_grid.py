@@ -100,7 +100,7 @@ def test_a_sweep_of_16_takes_a_third_of_the_loop(shots: int) -> None:
 @pytest.mark.parametrize("kind", ["letters", "texts"])
 def test_five_shots_take_a_third_of_hflm(kind: str) -> None:
     """One variant: what is shared are the exemplars, and the choices of a question."""
-    workload = Workload(kind, (SWAP,), documents=8, shots=5)
+    workload = Workload(kind, (SWAP,), documents=48, shots=5)
     assert contest(f"5-shot, {kind}", workload, (SWAP,), (4, 16), ROUNDS).ratio >= 3
 
 
