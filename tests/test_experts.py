@@ -17,6 +17,7 @@ from harness.experts import (
     load_expert,
     slots_of,
 )
+from harness.merging.assemble import Assembler
 from harness.plan import Plan, slot_names
 from harness.recipes import DareTies, Expert, LayerSwap, Soup, Ties
 from tests.merging.models import ARCHITECTURES, LAYERS, tiny_experts, tiny_model
@@ -212,6 +213,18 @@ class TestAdapters:
         changed = {name.rsplit(".", 2)[1] for name in before if not torch.equal(before[name], after[name])}
         assert changed == {"q_proj", "up_proj"}
         assert merged.config_digest == base.config_digest
+
+    def test_merging_it_gives_what_merging_after_peft_gives(self, adapter, folder):
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+
+        plain = AutoModelForCausalLM.from_pretrained(folder)
+        unloaded = as_expert("lora", PeftModel.from_pretrained(plain, str(adapter)).merge_and_unload())
+        base, ours = load_expert("base", folder), load_expert("lora", adapter, base_path=folder)
+        plan = Soup({"base": 0.5, "lora": 0.5}).plan(LAYERS)
+        merged, expected = (Assembler({"base": base, "lora": lora}).build(plan) for lora in (ours, unloaded))
+        for name, tensor in expected.state_dict().items():
+            assert torch.allclose(merged.state_dict()[name], tensor, rtol=0, atol=1e-6), name
 
     def test_it_needs_its_base(self, adapter):
         with pytest.raises(LayerswapError, match="'lora' is an adapter: give the folder of its base model"):

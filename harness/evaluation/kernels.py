@@ -26,15 +26,18 @@ def quicken(model: Any) -> None:
 
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch._C._has_mkldnn:
         return
-    if model.device.type != "cpu" or model.dtype != torch.float32:
-        return
     for module in model.modules():
-        if type(module) is torch.nn.Linear and module.weight.dtype == torch.float32:
+        if type(module) is torch.nn.Linear and _is_plain(module.weight):
             module.__class__ = _linear()
-    if model.config._attn_implementation == "sdpa":
+    config = getattr(model, "config", None)
+    if config is not None and config._attn_implementation == "sdpa" and all(map(_is_plain, model.parameters())):
         AttentionInterface.register("sdpa_or_products", _attention)
         AttentionMaskInterface.register("sdpa_or_products", sdpa_mask)
         model.set_attn_implementation("sdpa_or_products")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and str(tensor.dtype) == "torch.float32"
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
@@ -68,3 +69,8 @@ def reasoned_answers(responses: Sequence[Sequence[str]], docs: Sequence[Any]) ->
 def direct_answers(responses: Sequence[Sequence[str]], docs: Sequence[Any]) -> list[list[str]]:
     """lm-eval's filter for bare answers."""
     return [[direct(text, doc["language"]) for text in texts] for texts, doc in zip(responses, docs, strict=True)]
+
+
+def without_punctuation(responses: Sequence[str], docs: Sequence[Any]) -> list[str]:
+    """lm-eval's filter for answers as its ``exact_match`` compares them when it ignores case and punctuation."""
+    return [text.lower().translate(str.maketrans("", "", string.punctuation)) for text in responses]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import lm_eval
 import pytest
 
 from harness.errors import LayerswapError
@@ -121,6 +123,32 @@ def test_answers_are_read_as_their_language_writes_them(columns, task, right, wr
     rest = [""] * (len(column.instances) - 1)
     assert answered(column, [right, *rest])[0] == 1.0
     assert answered(column, [wrong, *rest])[0] < 0.2
+
+
+@pytest.mark.parametrize("answer", ["1,201.", " 12.01", "$1,201", "1 201", "", "-1201", "x = 1201 or 7", "1201.50"])
+@pytest.mark.parametrize("name", ["remove_whitespace", "flexible-extract"])
+def test_direct_answers_count_as_stocks_filters_and_metric_count_them(folder, tmp_path, name, answer):
+    """Stock's own YAML with its data elsewhere, beside ours."""
+    from lm_eval.tasks import TaskManager
+
+    rows = [{"question": "?", "answer": None, "answer_number": 1201}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps(rows[0]), "utf-8")
+    files = dict.fromkeys(("train", "test"), str(tmp_path / "rows.jsonl"))
+    other = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+    folder_of_tasks = Path(lm_eval.__file__).parent / "tasks" / "mgsm" / "direct"
+    manager = TaskManager(include_path=str(folder_of_tasks), include_defaults=False)
+    stock = manager._factory.build(manager._entry("mgsm_direct_sw"), overrides=other, registry=manager._index)
+    stock.build_all_requests(rank=0, world_size=1)
+    (asked,) = stock.instances
+    asked.resps, asked.filtered_resps = [answer], {}
+    stock.apply_filters()
+    expected = stock.process_results(asked.doc, [asked.filtered_resps[name]])["exact_match"]
+
+    column = ColumnSpec(name="mgsm sw", task="real_mgsm_direct_sw", metric="exact_match", filter=name)
+    profile = profile_of(folder, "real_mgsm_direct_sw")
+    profile = profile.model_copy(update={"benchmarks": {"mgsm": BenchmarkSpec(columns=(column,))}})
+    (ours,) = build_columns(profile, "mgsm", None, 8, "float32")
+    assert ours.score([answer] + [""] * (len(ours.instances) - 1)).values[0] == expected
 
 
 def test_chrfpp_is_sacrebleus_with_words(columns):
