@@ -14,7 +14,7 @@ from harness.cli import main
 from harness.recipe_text import parse_recipe
 from tests.merging.models import save_experts, tiny_experts
 
-pytestmark = [pytest.mark.oracle, pytest.mark.slow]
+pytestmark = pytest.mark.oracle
 pytest.importorskip("mergekit")
 
 DEPTH = 10

@@ -17,7 +17,7 @@ from harness.merging.checkpoint import write_checkpoint
 from harness.recipes import DareTies, LayerSwap, Recipe, Slerp, Soup, SwapSizes, TaskArithmetic, Ties
 from tests.merging.models import NAMES, save_experts, tiny_experts
 
-pytestmark = [pytest.mark.oracle, pytest.mark.slow]
+pytestmark = pytest.mark.oracle
 pytest.importorskip("mergekit")
 
 DEPTH = 10
