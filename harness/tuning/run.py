@@ -17,20 +17,15 @@ from filelock import FileLock, Timeout
 
 from harness.errors import LayerswapError
 from harness.experts import folder_digest, load_expert
-from harness.files import atomic_folder, replace_text
-from harness.tuning.card import card
+from harness.files import replace_text
 from harness.tuning.packing import Collator, Encoded, check_apart, encode, sequences
 from harness.tuning.records import Data, data_file, read_data
 from harness.tuning.spec import TrainingSpec
 from harness.tuning.watching import WHOLE, watchers
-from harness.versions import versions_of
+from harness.tuning.writing import record_of, write
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
-
-# What describes the base's tokenizer and generation, and stays as it is.
-_KEPT = ("*token*", "*vocab*", "merges.txt", "*.model", "chat_template*", "generation_config.json")
-_LIBRARIES = ("pytest-layerswap", "torch", "transformers", "accelerate", "peft")
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,9 @@ class Job:
 
 
 @dataclass(frozen=True)
-class _Sequences:
+class Sequences:
+    """Packed records to train and to evaluate on, and how many of what there are."""
+
     train: Sequence[tuple[Encoded, ...]]
     held_out: Sequence[tuple[Encoded, ...]]
     counts: Mapping[str, int]
@@ -89,8 +86,8 @@ def tune(job: Job, say: Callable[[str], None] = print) -> dict[str, Any]:
         trainer = _trainer(job, model, Collator(pad, job.spec.packing), read, steps, last is not None, say)
         started = time.monotonic()
         _train(trainer, last, job.device)
-        record = {"base_digest": digest, **_record(job, data, read, trainer.state, time.monotonic() - started)}
-        _write(job, trainer.model, record)
+        record = {"base_digest": digest, **record_of(job, data, read, trainer.state, time.monotonic() - started)}
+        write(job, trainer.model, record)
         shutil.rmtree(job.state, ignore_errors=True)
     return record
 
@@ -131,7 +128,7 @@ def check(spec: TrainingSpec, out: Path, folder: Path, device: str) -> None:
     _check_device(device)
 
 
-def _sequences(job: Job, data: Data, tokenizer: Any) -> _Sequences:
+def _sequences(job: Job, data: Data, tokenizer: Any) -> Sequences:
     spec = job.spec
     train, left = encode(data.train, tokenizer, spec.max_length)
     held, _ = encode(data.held_out, tokenizer, spec.max_length)
@@ -146,10 +143,10 @@ def _sequences(job: Job, data: Data, tokenizer: Any) -> _Sequences:
         "learnt_tokens": sum(label >= 0 for r in train for label in r.labels),
     }
     rows = sequences(train, spec.max_length, spec.packing)
-    return _Sequences(rows, sequences(held, spec.max_length, spec.packing), counts | {"sequences": len(rows)})
+    return Sequences(rows, sequences(held, spec.max_length, spec.packing), counts | {"sequences": len(rows)})
 
 
-def _begins(job: Job, data: Data, read: _Sequences, steps: int) -> str:
+def _begins(job: Job, data: Data, read: Sequences, steps: int) -> str:
     counts, asked = read.counts, job.spec.samples
     few = f" (of {asked:,} asked for)" if asked and data.available < asked else ""
     left = f", {counts['left_out_as_too_long']:,} left out as too long" if counts["left_out_as_too_long"] else ""
@@ -225,7 +222,7 @@ def _trainer(
     job: Job,
     model: PreTrainedModel,
     collator: Collator,
-    read: _Sequences,
+    read: Sequences,
     steps: int,
     resumes: bool,
     say: Callable[[str], None],
@@ -273,54 +270,3 @@ def _trainer(
     for watcher in watchers(say):
         trainer.add_callback(watcher)
     return trainer
-
-
-def _record(job: Job, data: Data, read: _Sequences, state: Any, seconds: float) -> dict[str, Any]:
-    losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
-    learnt = [entry["loss"] for entry in state.log_history if "loss" in entry]
-    if any(loss != loss or loss in (float("inf"), float("-inf")) for loss in (*losses[-1:], *learnt[-1:])):
-        raise LayerswapError(
-            f"the loss is no number after {state.global_step} steps, and nothing was written: give a smaller "
-            f"--learning-rate than {job.spec.learning_rate:g}, and remove {str(job.state)!r}"
-        )
-    return {
-        "expert": job.expert,
-        "base": job.place,
-        "data": data.name,
-        "data_digest": data.digest,
-        **read.counts,
-        "steps": state.global_step,
-        "seconds": round(seconds, 1),
-        "held_out_loss_before": losses[0] if losses else None,
-        "held_out_loss_after": losses[-1] if losses else None,
-        "training_loss": learnt[-1] if learnt else None,
-        "recipe": {**job.spec.model_dump(), "data": data.name},
-        "versions": versions_of(_LIBRARIES),
-    }
-
-
-def _write(job: Job, model: Any, record: dict[str, Any]) -> None:
-    from harness.merging.preflight import preflight
-    from harness.merging.storage import open_source, torch_dtype
-
-    hub, _, revision = job.place.partition("@")
-    with atomic_folder(job.out) as folder:
-        if job.spec.method == "lora":
-            for config in model.peft_config.values():
-                config.base_model_name_or_path = hub if revision else str(job.base.resolve())
-            # An adapter has no embeddings; without being told, peft would ask the hub about the base's.
-            model.save_pretrained(folder, save_embedding_layers=False)
-        else:
-            # Experts must be stored as their base is.
-            model.to(torch_dtype(open_source(job.base, lambda _: lambda: "").dtype)).save_pretrained(folder)
-            config = json.loads((job.base / "config.json").read_text("utf-8"))
-            config.pop("_name_or_path", None)
-            replace_text(folder / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-            for file in {path for pattern in _KEPT for path in job.base.glob(pattern) if path.is_file()}:
-                shutil.copyfile(file, folder / file.name)
-            preflight({"base": job.base, job.expert: folder})
-        for file in folder.iterdir():  # safetensors lets nobody else read its files
-            file.chmod(folder.stat().st_mode & 0o666)
-        record["digest"] = folder_digest(folder)
-        replace_text(folder / "training.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-        replace_text(folder / "README.md", card(job.out.name, record))
