@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("lm-eval", "transformers", "tokenizers", "torch", "datasets", "sacrebleu", "jinja2")
 # What decides a model's answer to a request, beside the libraries.
-_ENGINE = ("decoding.py", "engine.py", "kernels.py", "requests.py", "sharing.py", "trees.py", "trials.py", "workers.py")
+_ENGINE = (
+    "decoding.py",
+    "engine.py",
+    "kernels.py",
+    "layers.py",
+    "requests.py",
+    "sharing.py",
+    "trees.py",
+    "trials.py",
+    "workers.py",
+)
 _STOCK = ("backends.py", "stock.py")
 
 

@@ -19,10 +19,13 @@ def quicken(model: Any) -> None:
     Torch calls MKL for linear layers, which keeps to 256-bit kernels on processors of other makers: half the rate of
     oneDNN, which comes with torch too. And its fused attention computes what remains of a row beyond a multiple of 16
     tokens one by one, which costs short rows most of their time. Sums are taken in another order: nothing else changes.
+    What lies between the products is done in fewer passes over memory where a layer is Llama's: see :mod:`layers`.
     """
     import torch
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
+    from transformers.masking_utils import eager_mask
+
+    from harness.evaluation.layers import quick_classes
 
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch._C._has_mkldnn:
         return
@@ -32,8 +35,11 @@ def quicken(model: Any) -> None:
     config = getattr(model, "config", None)
     if config is not None and config._attn_implementation == "sdpa" and all(map(_is_plain, model.parameters())):
         AttentionInterface.register("sdpa_or_products", _attention)
-        AttentionMaskInterface.register("sdpa_or_products", sdpa_mask)
+        AttentionMaskInterface.register("sdpa_or_products", eager_mask)  # products take a mask that is added
         model.set_attn_implementation("sdpa_or_products")
+        quick = quick_classes()
+        for module in model.modules():
+            module.__class__ = quick.get(type(module), type(module))
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -65,7 +71,7 @@ def _attention(
     import torch
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
-    short = query.shape[2] == key.shape[2] <= SHORT and options.get("scaling") is not None
+    short = key.shape[2] <= SHORT and options.get("scaling") is not None
     unusual = any(options.get(name) is not None for name in OTHER) or options.get("dropout")
     if attention_mask is None or not attention_mask.is_floating_point() or not short or unusual:
         result: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
