@@ -37,9 +37,10 @@ def quicken(model: Any) -> None:
         AttentionInterface.register("sdpa_or_products", _attention)
         AttentionMaskInterface.register("sdpa_or_products", eager_mask)  # products take a mask that is added
         model.set_attn_implementation("sdpa_or_products")
-        quick = quick_classes()
-        for module in model.modules():
-            module.__class__ = quick.get(type(module), type(module))
+        if getattr(config, "hidden_act", None) == "silu":
+            quick = quick_classes(_attention)
+            for module in model.modules():
+                module.__class__ = quick.get(type(module), type(module))
 
 
 def _is_plain(tensor: Tensor) -> bool:

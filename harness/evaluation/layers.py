@@ -1,6 +1,7 @@
 """What lies between the matrix products of a Llama layer, in fewer passes over memory: bit for bit what it was.
 
-Small models spend half of their time there. Only where no gradient is wanted.
+Small models spend half of their time there and in the calls of modules. Only in inference mode, in which this package
+asks: whoever trains, or registers hooks on what a layer is made of, gets transformers' own code.
 """
 
 from __future__ import annotations
@@ -10,24 +11,29 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
-# What attention is given, as it is known here: another version of transformers keeps its own.
-_TAKES = ("self", "hidden_states", "position_embeddings", "attention_mask", "past_key_values", "kwargs")
+# What transformers' own code is given, as it is known here: another version keeps it.
+_ATTENTION = ("self", "hidden_states", "position_embeddings", "attention_mask", "past_key_values", "kwargs")
+_LAYER = (*_ATTENTION[:2], "attention_mask", "position_ids", "past_key_values", "use_cache", "position_embeddings")
 
 
 @cache
-def quick_classes() -> Mapping[type, type]:
-    """A quicker class for each of transformers' classes that have one; an instance may change into it."""
+def quick_classes(attend: Callable[..., tuple[Tensor, None]]) -> Mapping[type, type]:
+    """A quicker class for each of transformers' classes that have one, with this attention of one's own.
+
+    An instance may change into it if its activation is SiLU.
+    """
     import torch
     from torch import nn
-    from transformers import AttentionInterface
-    from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
+    from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, LlamaMLP, LlamaRMSNorm
 
-    if tuple(inspect.signature(LlamaAttention.forward).parameters) != _TAKES:
+    known = {LlamaAttention: _ATTENTION, LlamaDecoderLayer: (*_LAYER, "kwargs")}
+    if any(tuple(inspect.signature(of.forward).parameters) != takes for of, takes in known.items()):
         return {}
+    quick = torch.is_inference_mode_enabled
 
     class Attention(LlamaAttention):
         """Turns queries and keys where they lie, not head by head."""
@@ -39,41 +45,69 @@ def quick_classes() -> Mapping[type, type]:
             attention_mask: Tensor | None = None,
             past_key_values: Any = None,
             **kwargs: Any,
-        ) -> tuple[Tensor, Tensor | None]:
-            if torch.is_grad_enabled() or position_embeddings is None:
-                found: tuple[Tensor, Tensor | None] = super().forward(
-                    hidden_states, position_embeddings, attention_mask, past_key_values, **kwargs
-                )
-                return found
+        ) -> Any:
+            if not quick() or position_embeddings is None:
+                return super().forward(hidden_states, position_embeddings, attention_mask, past_key_values, **kwargs)
+            own = self._modules
             shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-            query = turned(self.q_proj(hidden_states), *position_embeddings).view(shape).transpose(1, 2)
-            key = turned(self.k_proj(hidden_states), *position_embeddings).view(shape).transpose(1, 2)
-            value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
+            query, key, value = (own[name].forward(hidden_states) for name in ("q_proj", "k_proj", "v_proj"))
+            query = turned(query, *position_embeddings).view(shape).transpose(1, 2)
+            key = turned(key, *position_embeddings).view(shape).transpose(1, 2)
+            value = value.view(shape).transpose(1, 2)
             if past_key_values is not None:
                 key, value = past_key_values.update(key, value, self.layer_idx)
-            attend = AttentionInterface()[self.config._attn_implementation]
-            output, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, **kwargs)
-            return self.o_proj(output.reshape(*hidden_states.shape[:-1], -1)), weights
+            output, _ = attend(self, query, key, value, attention_mask, scaling=self.scaling, **kwargs)
+            return own["o_proj"].forward(output.reshape(*hidden_states.shape[:-1], -1)), None
 
     class MLP(LlamaMLP):
         """Activates and multiplies in place."""
 
         def forward(self, x: Tensor) -> Any:
-            if torch.is_grad_enabled() or self.config.hidden_act != "silu":
+            if not quick():
                 return super().forward(x)
-            return self.down_proj(nn.functional.silu(self.gate_proj(x), inplace=True).mul_(self.up_proj(x)))
+            own = self._modules
+            gate = nn.functional.silu(own["gate_proj"].forward(x), inplace=True)
+            return own["down_proj"].forward(gate.mul_(own["up_proj"].forward(x)))
 
     class RMSNorm(LlamaRMSNorm):
         """Scales in place."""
 
-        def forward(self, hidden_states: Tensor) -> Tensor:
-            if torch.is_grad_enabled() or hidden_states.dtype != torch.float32:
-                given: Tensor = super().forward(hidden_states)
-                return given
+        def forward(self, hidden_states: Tensor) -> Any:
+            if not quick():
+                return super().forward(hidden_states)
             scale = hidden_states.pow(2).mean(-1, keepdim=True).add_(self.variance_epsilon).rsqrt_()
-            return (hidden_states * scale).mul_(self.weight)
+            return (hidden_states * scale).mul_(self._parameters["weight"])
 
-    return {LlamaAttention: Attention, LlamaMLP: MLP, LlamaRMSNorm: RMSNorm}
+    class Layer(LlamaDecoderLayer):
+        """Calls what it is made of without the machinery of modules, and adds in place."""
+
+        def forward(
+            self,
+            hidden_states: Tensor,
+            attention_mask: Tensor | None = None,
+            position_ids: Tensor | None = None,
+            past_key_values: Any = None,
+            use_cache: bool | None = False,
+            position_embeddings: tuple[Tensor, Tensor] | None = None,
+            **kwargs: Any,
+        ) -> Any:
+            own = self._modules
+            if not quick() or type(own["self_attn"]) is not Attention:
+                return super().forward(
+                    hidden_states,
+                    attention_mask,
+                    position_ids,
+                    past_key_values,
+                    use_cache,
+                    position_embeddings,
+                    **kwargs,
+                )
+            normed = own["input_layernorm"].forward(hidden_states)
+            output, _ = own["self_attn"].forward(normed, position_embeddings, attention_mask, past_key_values, **kwargs)
+            output = output.add_(hidden_states)
+            return own["mlp"].forward(own["post_attention_layernorm"].forward(output)).add_(output)
+
+    return {LlamaAttention: Attention, LlamaMLP: MLP, LlamaRMSNorm: RMSNorm, LlamaDecoderLayer: Layer}
 
 
 def turned(flat: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
