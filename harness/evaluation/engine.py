@@ -26,6 +26,7 @@ Answer = tuple[float, bool] | str
 Keep = Callable[[str, Mapping[int, Answer]], None]
 Read = Callable[["Tensor", Variant], Mapping[int, Answer]]
 ANCHORS = 3  # variants that decode plainly before the others have drafts
+SOFTMAX = 150.0  # multiply-adds that a processor does while one weight of attention is made; measured
 LOGITS = 64 * 1024**2  # entries of logits held at a time: positions times vocabulary
 
 
@@ -307,9 +308,12 @@ def anchor(variants: Sequence[Variant], count: int) -> list[Variant]:
 
 
 def cost_of(model: Any) -> Cost:
-    """Multiply-adds of a row, by the shapes of ``model``: a layer's projections a token, attention a pair of tokens."""
+    """Multiply-adds of a row, by the shapes of ``model``: a layer's projections a token, attention a pair of tokens.
+
+    What a pair's weight goes through beside the two products counts as :data:`SOFTMAX`.
+    """
     config = model.config.get_text_config()
     embeddings = model.get_input_embeddings().weight.numel()
     weights = sum(p.numel() for p in model.parameters()) - embeddings
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Cost(linear=weights / config.num_hidden_layers, pair=2.0 * config.num_attention_heads * width)
+    return Cost(weights / config.num_hidden_layers, config.num_attention_heads * (2.0 * width + SOFTMAX))
