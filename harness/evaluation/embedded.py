@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,8 @@ def to_english(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
 
 def translation(reference: str, answer: str) -> dict[str, Any]:
     """Sentence chrF in [0, 1] (Popović 2015, W15-3049), and the pair for the corpus metrics."""
-    import sacrebleu
-
     return {
-        "chrf": sacrebleu.sentence_chrf(answer, [reference]).score / 100,
+        "chrf": _scored("chrf", [(reference, answer)]) / 100,
         "corpus_chrf": (reference, answer),
         "corpus_bleu": (reference, answer),
     }
@@ -44,18 +43,30 @@ def translation(reference: str, answer: str) -> dict[str, Any]:
 
 def corpus_chrf(pairs: Pairs) -> float:
     """chrF over the whole corpus, 0 to 100."""
-    import sacrebleu
-
-    references, answers = zip(*pairs, strict=True)
-    return float(sacrebleu.corpus_chrf(answers, [references]).score)
+    return _scored("chrf", pairs)
 
 
 def corpus_bleu(pairs: Pairs) -> float:
     """BLEU over the whole corpus, 0 to 100; the texts are tokenised already."""
-    import sacrebleu
+    return _scored("bleu", pairs)
 
-    references, answers = zip(*pairs, strict=True)
-    return float(sacrebleu.corpus_bleu(answers, [references], tokenize="none", force=True).score)
+
+def _scored(name: str, pairs: Pairs) -> float:
+    """What sacrebleu gives the corpus: its own sum over sentences, each of which it counts once for all variants."""
+    return float(_metric(name)._aggregate_and_compute([_counts(name, *pair) for pair in pairs]).score)
+
+
+@lru_cache(maxsize=100_000)
+def _counts(name: str, reference: str, answer: str) -> list[int]:
+    counts: list[int] = _metric(name)._extract_corpus_statistics([answer], [[reference]])[0]
+    return counts
+
+
+@cache
+def _metric(name: str) -> Any:
+    from sacrebleu.metrics import BLEU, CHRF
+
+    return CHRF() if name == "chrf" else BLEU(tokenize="none", force=True)
 
 
 def program(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

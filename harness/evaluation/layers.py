@@ -35,7 +35,7 @@ def quick_classes(attend: Callable[..., tuple[Tensor, None]]) -> Mapping[type, t
         return {}
     quick = torch.is_inference_mode_enabled
 
-    class Attention(LlamaAttention):
+    class Attention(LlamaAttention):  # type: ignore[misc]
         """Turns queries and keys where they lie, not head by head."""
 
         def forward(
@@ -59,7 +59,7 @@ def quick_classes(attend: Callable[..., tuple[Tensor, None]]) -> Mapping[type, t
             output, _ = attend(self, query, key, value, attention_mask, scaling=self.scaling, **kwargs)
             return own["o_proj"].forward(output.reshape(*hidden_states.shape[:-1], -1)), None
 
-    class MLP(LlamaMLP):
+    class MLP(LlamaMLP):  # type: ignore[misc]
         """Activates and multiplies in place."""
 
         def forward(self, x: Tensor) -> Any:
@@ -69,7 +69,7 @@ def quick_classes(attend: Callable[..., tuple[Tensor, None]]) -> Mapping[type, t
             gate = nn.functional.silu(own["gate_proj"].forward(x), inplace=True)
             return own["down_proj"].forward(gate.mul_(own["up_proj"].forward(x)))
 
-    class RMSNorm(LlamaRMSNorm):
+    class RMSNorm(LlamaRMSNorm):  # type: ignore[misc]
         """Scales in place."""
 
         def forward(self, hidden_states: Tensor) -> Any:
@@ -78,7 +78,7 @@ def quick_classes(attend: Callable[..., tuple[Tensor, None]]) -> Mapping[type, t
             scale = hidden_states.pow(2).mean(-1, keepdim=True).add_(self.variance_epsilon).rsqrt_()
             return (hidden_states * scale).mul_(self._parameters["weight"])
 
-    class Layer(LlamaDecoderLayer):
+    class Layer(LlamaDecoderLayer):  # type: ignore[misc]
         """Calls what it is made of without the machinery of modules, and adds in place."""
 
         def forward(

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from harness.errors import LayerswapError
 from harness.evaluation.benchmarks import Column, build_columns, subset
-from harness.evaluation.embedded import translation
+from harness.evaluation.embedded import corpus_bleu, corpus_chrf, translation
 from harness.evaluation.scores import Score
 from harness.gating.corpus import compare_corpus
 from harness.profiles import ColumnSpec, Profile, load_profile
@@ -149,6 +150,21 @@ def test_chrf_is_sacrebleus():
     result = translation("anna anatoa mikate saba", "anna anatoa mkate")
     assert result["chrf"] == sacrebleu.sentence_chrf("anna anatoa mkate", ["anna anatoa mikate saba"]).score / 100
     assert 0.3 < result["chrf"] < 1
+
+
+def test_corpus_metrics_are_sacrebleus_to_the_last_bit():
+    import sacrebleu
+
+    random = Random(3)
+    words = ["anna", "anatoa", "mikate", "saba", "a", "", ".", "é", "watatu ."]
+    texts = [" ".join(random.choices(words, k=random.randrange(9))) for _ in range(60)]
+    for _ in range(20):
+        pairs = [(random.choice(texts), random.choice(texts)) for _ in range(30)]
+        references, answers = zip(*pairs, strict=True)
+        assert corpus_chrf(pairs) == sacrebleu.corpus_chrf(answers, [references]).score
+        assert corpus_bleu(pairs) == sacrebleu.corpus_bleu(answers, [references], tokenize="none", force=True).score
+        for reference, answer in pairs:
+            assert translation(reference, answer)["chrf"] == sacrebleu.sentence_chrf(answer, [reference]).score / 100
 
 
 def test_scoring_again_starts_from_nothing(columns):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.errors import LayerswapError
-from harness.evaluation.engine import Engine, Sizes, _walk, anchor, cost_of
+from harness.evaluation.engine import SOFTMAX, Engine, Sizes, _walk, anchor, cost_of
 from harness.evaluation.requests import Encoder, Request, Stop
 from harness.evaluation.sharing import Variant, layer_calls
 from harness.evaluation.trees import Cost
@@ -231,7 +231,8 @@ def test_a_row_costs_its_multiply_adds():
     model = model_of("llama")
     layer = sum(p.numel() for p in model.model.layers[0].parameters())
     cost = cost_of(model)
-    assert cost == Cost(linear=layer + (61 * 32 + 32) / 6, pair=2.0 * 32)
+    heads = model.config.num_attention_heads
+    assert cost == Cost(linear=layer + (61 * 32 + 32) / 6, pair=2.0 * 32 + heads * SOFTMAX)
 
 
 def test_what_plain_greedy_decoding_does_not_do_is_left_to_lm_eval():
