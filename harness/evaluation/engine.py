@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.decoding import Ending, Limits, greedy
 from harness.evaluation.requests import Request
-from harness.evaluation.sharing import Held, Step, Tensors, Variant, forward, itinerary
+from harness.evaluation.sharing import Held, Tensors, Variant, forward, itinerary
 from harness.evaluation.trees import Batch, Cost, Row, Wanted, batches, cut, draft_tree, pack
 from harness.evaluation.workers import Emit, run_all
 
@@ -229,25 +230,30 @@ class Engine:
             self.counts.tokens = max(self.counts.tokens, batch.size)
             prepared.append((batch, Tensors(batch, picked, self.pad, self.device), reader(batch, where)))
         for group in self._groups(prepared, config.hidden_size):
-            held = [Held() for _ in group]
             # The largest batches are taken first: they end together.
-            work = sorted(zip(held, group, strict=True), key=lambda item: item[1][0].size)
+            work = [(Lock(), Held(), *item[1:]) for item in sorted(group, key=lambda item: -item[0].size)]
             threads = min(self.sizes.threads, len(work))
-            for step in itinerary(variants, self.share):
-                left = list(work)
-                run_all([partial(self._visit, step, left)] * threads, threads, keep)
-            self.counts.made += sum(state.made for state in held)
-            self.counts.asked += sum(state.asked for state in held)
+            left = iter([(step, *batch) for step in itinerary(variants, self.share) for batch in work])
+            run_all([partial(self._visit, left, Lock())] * threads, threads, keep)
+            self.counts.made += sum(held.made for _, held, *_ in work)
+            self.counts.asked += sum(held.asked for _, held, *_ in work)
 
-    def _visit(self, step: Step, left: list[tuple[Held, Any]], emit: Emit) -> None:
-        """Takes batches from the end of a list that threads share."""
-        model = step.variant.build()  # of one's own: its layer list is wrapped while it runs
-        while left:
+    def _visit(self, left: Iterator[Any], taking: Lock, emit: Emit) -> None:
+        """Takes from a list that threads share. A batch goes to its variants in their order, whoever takes it there."""
+        visited, model = None, None
+        while True:
+            with taking:
+                if (found := next(left, None)) is None:
+                    return
+                step, mine, held, tensors, read = found
+                mine.acquire()  # by another thread, if at all, only where there are hardly more batches than threads
             try:
-                state, (_, tensors, read) = left.pop()
-            except IndexError:  # another thread was faster
-                return
-            logits = forward(model, self.prefix, tensors, state, step)
+                if visited is not step:
+                    # Of one's own: its layer list is wrapped while it runs.
+                    visited, model = step, step.variant.build()
+                logits = forward(model, self.prefix, tensors, held, step)
+            finally:
+                mine.release()
             emit(step.variant.identity, read(logits, step.variant))
 
     def _groups(self, prepared: Sequence[Any], hidden: int) -> Iterator[list[Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+BATCH = 1 / 16  # what a batch costs beside its tokens, in tokens of the largest there may be
 Wanted = Callable[[tuple[int, ...], int], tuple[int, ...]]  # of a sequence's path and number: nodes to be read
 
 
@@ -180,15 +181,29 @@ def batches(rows: Sequence[Row], most_rows: int, most_tokens: int) -> Iterator[B
     """Rows by falling length, in batches of at most ``most_rows`` rows and ``most_tokens`` padded tokens.
 
     Chains and branching rows go apart, since only chains can do without a mask; a row longer than ``most_tokens``
-    goes alone.
+    goes alone. As few tokens are padded as pays for one batch more, at :data:`BATCH` of ``most_tokens`` each.
     """
     for chains in (True, False):
         chosen = sorted((row for row in rows if row.is_chain is chains), key=len, reverse=True)
         start = 0
-        while start < len(chosen):
-            count = max(1, min(most_rows, most_tokens // len(chosen[start])))
-            yield Batch(tuple(chosen[start : start + count]))
-            start += count
+        for end in _ends([len(row) for row in chosen], most_rows, most_tokens):
+            yield Batch(tuple(chosen[start:end]))
+            start = end
+
+
+def _ends(lengths: Sequence[int], most_rows: int, most_tokens: int) -> Iterator[int]:
+    """Where batches of rows of these lengths, longest first, end, so that they cost least together."""
+    cost, ends = [0.0] * (len(lengths) + 1), [0] * len(lengths)
+    for start in range(len(lengths) - 1, -1, -1):
+        longest = start + max(1, min(most_rows, most_tokens // lengths[start]))
+        ends[start] = min(
+            range(min(longest, len(lengths)), start, -1), key=lambda end: (end - start) * lengths[start] + cost[end]
+        )
+        cost[start] = (ends[start] - start) * lengths[start] + BATCH * most_tokens + cost[ends[start]]
+    end = 0
+    while end < len(lengths):
+        end = ends[end]
+        yield end
 
 
 def cut(found: Iterable[Batch], most: int, wanted: Wanted) -> Iterator[Batch]:

@@ -14,7 +14,8 @@ Emit = Callable[..., None]
 def run_all(tasks: Sequence[Callable[[Emit], None]], threads: int, keep: Emit) -> None:
     """Runs every task, ``threads`` at a time; what a task emits is given to ``keep`` in the calling thread.
 
-    The first error of a task is raised once the others that run have ended; no further task is begun.
+    The first error of a task is raised once the others that run have come to what they emit next; no further task is
+    begun.
     """
     threads = min(threads, len(tasks))
     if threads <= 1:
@@ -46,6 +47,11 @@ def _run(tasks: list[Callable[[Emit], None]], threads: int, keep: Emit) -> None:
     left = list(reversed(tasks))
     stop = threading.Event()
 
+    def emit(*answer: Any) -> None:
+        if stop.is_set():
+            raise InterruptedError("another task has failed")
+        said.put(answer)
+
     def work() -> None:
         try:
             while not stop.is_set():
@@ -53,7 +59,7 @@ def _run(tasks: list[Callable[[Emit], None]], threads: int, keep: Emit) -> None:
                     task = left.pop()
                 except IndexError:
                     break
-                task(lambda *answer: said.put(answer))
+                task(emit)
             said.put(None)
         except BaseException as error:  # raised again in the calling thread
             said.put(error)

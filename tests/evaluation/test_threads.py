@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
+import pytest
+
 from harness.evaluation.grid import Grid, Settings
-from harness.evaluation.workers import threads_per_operation
+from harness.evaluation.workers import Emit, run_all, threads_per_operation
 from harness.profiles import load_profile
 from harness.recipes import Expert, LayerSwap, Soup
 
@@ -21,3 +24,21 @@ def test_two_threads_score_as_one_does(tiny_profile: Path, tmp_path: Path) -> No
                 grid.expect(benchmark, plans)
             found.append([grid.cell(plan, b).scores for b in ("mgsm", "mmlu") for plan in plans])
     assert found[0] == found[1]
+
+
+def test_a_failing_task_ends_the_others_at_what_they_say_next() -> None:
+    said: list[int] = []
+    begun = threading.Event()
+
+    def endless(emit: Emit) -> None:
+        while True:
+            emit(1)
+            begun.set()
+
+    def failing(emit: Emit) -> None:
+        begun.wait()
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        run_all([endless, failing], 2, said.append)
+    assert said

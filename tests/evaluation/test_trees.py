@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.evaluation.trees import Cost, Row, batches, draft_tree, pack
+from harness.evaluation.trees import BATCH, Cost, Row, batches, draft_tree, pack
 
 # Few tokens, so that sequences begin alike often.
 SEQUENCE = st.lists(st.integers(0, 2), min_size=1, max_size=9)
@@ -112,6 +114,24 @@ def test_batches_hold_every_row_once_and_keep_their_bounds(sequences, cost, most
         assert len(batch.rows) == 1 or len(batch.rows) * batch.width <= most_tokens
         assert len({row.is_chain for row in batch.rows}) == 1
         assert batch.is_causal is batch.rows[0].is_chain
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=9), st.integers(1, 5), st.integers(1, 90))
+def test_batches_are_the_cheapest_that_there_are(lengths, most_rows, most_tokens):
+    def cost(parts: list[list[int]]) -> float:
+        return sum(len(part) * max(part) + BATCH * most_tokens for part in parts)
+
+    def splits(left: list[int]) -> Iterator[list[list[int]]]:
+        if not left:
+            yield []
+        for count in range(1, len(left) + 1):
+            if count == 1 or (count <= most_rows and count * left[0] <= most_tokens):
+                for rest in splits(left[count:]):
+                    yield [left[:count], *rest]
+
+    rows = [Row(tuple(range(n)), tuple(range(-1, n - 1)), {}) for n in lengths]
+    found = [[len(row) for row in batch.rows] for batch in batches(rows, most_rows, most_tokens)]
+    assert cost(found) == pytest.approx(min(map(cost, splits(sorted(lengths, reverse=True)))))
 
 
 @given(SEQUENCE, st.lists(st.lists(st.integers(0, 2), max_size=4), max_size=5))
