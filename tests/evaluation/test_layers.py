@@ -1,0 +1,100 @@
+"""Quicker layers give transformers' own numbers, bit for bit."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.models.llama import modeling_llama
+
+from harness.evaluation.layers import quick_classes
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "grouped": {"num_key_value_heads": 2},
+    "biased": {"attention_bias": True, "mlp_bias": True},
+    "scaled": {
+        "rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0},
+        "max_position_embeddings": 64,
+    },
+}
+
+
+def model_of(kind: str) -> Any:
+    torch.manual_seed(1)
+    settings = {"max_position_embeddings": 128} | KINDS[kind]
+    config = LlamaConfig(
+        vocab_size=61, hidden_size=40, intermediate_size=72, num_hidden_layers=3, num_attention_heads=4, **settings
+    )
+    model = LlamaForCausalLM(config).eval()
+    for parameter in model.parameters():  # norms and biases too
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def quickened(model: Any) -> Any:
+    quick = copy.deepcopy(model)
+    classes = quick_classes(sdpa_attention_forward)
+    changed = [module for module in quick.modules() if type(module) in classes]
+    for module in changed:
+        module.__class__ = classes[type(module)]
+    assert len(changed) == 3 * 5 + 1  # in each layer itself, attention, MLP and two norms; and the last norm
+    return quick
+
+
+def asked(kind: str) -> dict[str, Any]:
+    ids = torch.randint(3, 61, (5, 17), generator=torch.Generator().manual_seed(2))
+    mask = torch.ones_like(ids)
+    mask[0, :4] = 0
+    return {
+        "chains": {"input_ids": ids},
+        "padded": {"input_ids": ids, "attention_mask": mask},
+        "positions": {"input_ids": ids, "position_ids": (torch.arange(17)[None] + torch.arange(5)[:, None])},
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("given", ["chains", "padded", "positions"])
+def test_logits_are_the_same_bits(kind: str, given: str) -> None:
+    plain = model_of(kind)
+    quick = quickened(plain)
+    with torch.inference_mode():
+        assert torch.equal(quick(**asked(given)).logits, plain(**asked(given)).logits)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_decoding_with_keys_and_values_is_the_same_too(kind: str) -> None:
+    plain = model_of(kind)
+    quick = quickened(plain)
+    found = []
+    for model in (plain, quick):
+        with torch.inference_mode():
+            first = model(**asked("padded"), use_cache=True)
+            mask = torch.cat([asked("padded")["attention_mask"], torch.ones((5, 1), dtype=torch.long)], 1)
+            following = first.logits[:, -1].argmax(-1)[:, None]
+            again = model(input_ids=following, attention_mask=mask, past_key_values=first.past_key_values)
+            found.append(again.logits)
+    assert torch.equal(*found)
+
+
+def test_outside_of_inference_mode_nothing_is_changed() -> None:
+    plain = model_of("plain")
+    quick = quickened(plain)
+    seen: list[str] = []
+    quick.model.layers[0].self_attn.register_forward_hook(lambda *_: seen.append("attention"))
+    with torch.no_grad():
+        assert torch.equal(quick(**asked("chains")).logits, plain(**asked("chains")).logits)
+    assert seen
+    quick(**asked("chains"), labels=asked("chains")["input_ids"]).loss.backward()
+    assert all(parameter.grad is not None for parameter in quick.parameters())
+
+
+def test_code_of_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(self: Any, hidden_states: Any, more: Any) -> None: ...
+
+    monkeypatch.setattr(modeling_llama.LlamaAttention, "forward", forward)
+    assert quick_classes(lambda *_, **__: None) == {}  # type: ignore[arg-type, return-value]
