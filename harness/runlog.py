@@ -103,7 +103,7 @@ def parameter_changes(grid: Grid, cache: Cache | None = None) -> tuple[Parameter
         grid.load((*grid.digests, "base"))
     except LayerswapError:  # a table beside the results: what no case needed must not fail the run
         return ()
-    rows = as_parameter_changes(changes({name: grid.experts[name] for name in grid.digests}))
+    rows = as_parameter_changes(changes({n: grid.experts[n] for n in grid.digests}, device=grid.settings.home))
     if cache is not None:
         for name in dict.fromkeys(row.expert for row in rows):
             mine = [{**vars(row), "expert": ""} for row in rows if row.expert == name]

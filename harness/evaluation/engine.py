@@ -26,7 +26,8 @@ Answer = tuple[float, bool] | str
 Keep = Callable[[str, Mapping[int, Answer]], None]
 Read = Callable[["Tensor", Variant], Mapping[int, Answer]]
 ANCHORS = 3  # variants that decode plainly before the others have drafts
-LOGITS = 64 * 1024**2  # entries of logits held at a time: positions times vocabulary
+LOGITS = 64 * 1024**2  # see Sizes
+SLICE = 64 * 1024**2  # entries of logits that are taken to float32 at a time
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Sizes:
 
     ``threads`` is how many batches or variants run at a time, ``within`` how many threads each operation then has
     (0: as torch is set), ``decoding`` the tokens whose keys and values a batch that decodes may hold (0: four times
-    ``tokens``).
+    ``tokens``), ``together`` its rows (0: ``rows``). ``logits`` are the entries held at a time: positions times
+    vocabulary.
     """
 
     rows: int
@@ -44,6 +46,8 @@ class Sizes:
     held_bytes: int = 1024**3
     threads: int = 1
     within: int = 0
+    together: int = 0
+    logits: int = LOGITS
 
 
 @dataclass
@@ -144,7 +148,8 @@ class Engine:
     ) -> None:
         """Decodes, for each variant, answers of which the first tokens are known."""
         endings = self._endings(requests)
-        limits = Limits(self.sizes.rows, self.sizes.decoding or 4 * self.sizes.tokens)
+        sizes = self.sizes
+        limits = Limits(sizes.together or sizes.rows, sizes.decoding or 4 * sizes.tokens)
 
         def task(variant: Variant, first: Mapping[int, Sequence[int]], emit: Emit) -> None:
             numbers = list(first)
@@ -221,13 +226,15 @@ class Engine:
         """Every batch through every variant. ``wanted`` gives the nodes of a sequence's path whose logits are read."""
         config = variants[0].build().config.get_text_config()
         prepared = []
-        for batch in cut(batches(rows, self.sizes.rows, self.sizes.tokens), LOGITS // config.vocab_size, wanted):
+        sizes = self.sizes
+        for batch in cut(batches(rows, sizes.rows, sizes.tokens), sizes.logits // config.vocab_size, wanted):
             picked = [(i, node) for i, row in enumerate(batch.rows) for node in row.nodes(wanted)]
             where = {place: number for number, place in enumerate(picked)}
             self.counts.rows = max(self.counts.rows, len(batch.rows))
             self.counts.tokens = max(self.counts.tokens, batch.size)
-            prepared.append((batch, Tensors(batch, picked, self.pad, self.device), reader(batch, where)))
-        for group in self._groups(prepared, config.hidden_size):
+            prepared.append((batch, picked, reader(batch, where)))
+        for some in self._groups(prepared, config.hidden_size):
+            group = [(batch, Tensors(batch, picked, self.pad, self.device), read) for batch, picked, read in some]
             held = [Held() for _ in group]
             # The largest batches are taken first: they end together.
             work = sorted(zip(held, group, strict=True), key=lambda item: item[1][0].size)
@@ -271,8 +278,14 @@ def _sums(logits: Tensor, places: list[int], tokens: list[int], owners: list[int
 
     device = logits.device
     where, token, owner = (torch.tensor(values, device=device) for values in (places, tokens, owners))
-    chances = torch.log_softmax(logits, -1, dtype=torch.float32)[where, token]
-    missed = (logits.argmax(-1)[where] != token).float()
+    best = logits.argmax(-1)
+    missed = (best[where] != token).float()
+    chances = torch.empty_like(missed)
+    step = max(1, SLICE // logits.shape[-1])
+    for begin in range(0, len(logits), step):
+        chosen = (where >= begin) & (where < begin + step)
+        rows = torch.log_softmax(logits[begin : begin + step], -1, dtype=torch.float32)
+        chances[chosen] = rows[where[chosen] - begin, token[chosen]]
     count = owners[-1] + 1
     sums = torch.zeros(count, device=device).index_add_(0, owner, chances)
     misses = torch.zeros(count, device=device).index_add_(0, owner, missed)
