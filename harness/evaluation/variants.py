@@ -179,7 +179,7 @@ class Variants:
     def _load(self, names: Sequence[str], missing: Sequence[str]) -> None:
         import torch
 
-        from harness.digests import remember
+        from harness.digests import kept_digests, remember
         from harness.evaluation.kernels import quicken
         from harness.experts import load_expert
         from harness.merging.assemble import Assembler
@@ -193,8 +193,10 @@ class Variants:
         preflight({name: path for name, path in paths.items() if not (path / "adapter_config.json").is_file()})
         base = profile.expert_path("base")
         for name in missing:
-            expert = load_expert(name, paths[name], settings.dtype, base_path=base)
-            remember(paths[name], settings.dtype, base, self._store, expert)
+            known = kept_digests(paths[name], settings.dtype, base, self._store)
+            expert = load_expert(name, paths[name], settings.dtype, base, known)
+            if known is None:
+                remember(paths[name], settings.dtype, base, self._store, expert)
             if settings.home != "cpu":
                 self._settle(expert)
             elif settings.backend == "shared":  # others are the reference, as they are

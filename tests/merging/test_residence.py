@@ -7,7 +7,7 @@ import torch
 
 from harness.errors import LayerswapError
 from harness.merging.assemble import Assembler
-from harness.merging.residence import Residence, copied
+from harness.merging.residence import Residence, _Stage, copied
 from harness.recipes import Expert, LayerSwap, Soup, Ties
 from tests.merging.models import ARCHITECTURES, LAYERS
 
@@ -86,3 +86,16 @@ def test_a_device_that_is_not_there_is_one_clear_error(device, experts_of):
 
     with pytest.raises(LayerswapError, match=f"device '{device}' cannot hold the experts"):
         settle()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (7, 9), (4, 16), (64,)])
+def test_what_goes_through_the_buffers_arrives(dtype, shape):
+    stage = _Stage(64)  # bytes: most of these take several
+    plain = torch.randn(shape).mul(9).to(dtype)
+    for tensor in (plain, plain.t()):
+        found = stage.copy(tensor, "cpu")
+        assert torch.equal(found, tensor)
+        assert found.dtype == tensor.dtype
+        assert found.is_contiguous()
+        assert not found.numel() or found.data_ptr() != tensor.data_ptr()
