@@ -16,39 +16,40 @@ READ_AHEAD = 4  # tokens whose keys and values are held while answers are writte
 
 @dataclass(frozen=True)
 class Room:
-    """Bytes for experts' slots (``weights``) and for hidden states (``held``), tokens of a pass and of ``decoding``.
+    """Bytes for experts' slots (``weights``), averaged ones (``computed``) and hidden states (``held``).
 
-    ``decoding`` counts the tokens whose keys and values a batch holds while it writes answers.
+    ``tokens`` are those of a pass, ``decoding`` those whose keys and values a batch holds while it writes answers.
     """
 
     tokens: int
     decoding: int
     weights: int
+    computed: int
     held: int
 
     @property
     def text(self) -> str:
         """For reports."""
         return (
-            f"{self.weights / 1e9:.1f} GB for weights, {self.held / 1e9:.1f} GB for hidden states, "
-            f"{self.tokens:,} tokens a pass, {self.decoding:,} while decoding"
+            f"{self.weights / 1e9:.1f} GB for experts' weights, {self.computed / 1e9:.1f} GB for computed ones, "
+            f"{self.held / 1e9:.1f} GB for hidden states; {self.tokens:,} tokens a pass, "
+            f"{self.decoding:,} while decoding"
         )
 
 
 def divided(free: int, model: int, experts: int, memory: int, config: Any, itemsize: int) -> Room:
     """What to do with ``free`` bytes for variants of ``model`` bytes, of ``experts`` such checkpoints.
 
-    ``memory`` are the bytes that the user allows for computed slots and hidden states. What all experts leave goes to
-    hidden states by half: more of them are visited by a variant at once. Raises :class:`LayerswapError` if not even one
-    variant has room.
+    ``memory`` are the bytes that the user allows for computed slots and hidden states, half of it each; what all
+    experts leave goes to these two. Raises :class:`LayerswapError` if not even one variant has room.
     """
     usable = int(USABLE * free)
     for tokens in TOKENS:
         work = work_bytes(config, itemsize, tokens) + memory
         if usable - work >= model:
             weights = min(usable - work, experts * model)
-            held = memory // 2 + (usable - work - weights) // 2
-            return Room(tokens, READ_AHEAD * tokens, weights, held)
+            half = memory // 2 + (usable - work - weights) // 2
+            return Room(tokens, READ_AHEAD * tokens, weights, half, half)
     raise LayerswapError(
         f"the device has {free / 1e9:.1f} GB free; a variant takes {model / 1e9:.1f} GB, and work beside it "
         f"{work / 1e9:.1f} GB: take a smaller dtype, or allow less by --ablation-memory"

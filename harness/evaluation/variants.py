@@ -202,5 +202,6 @@ class Variants:
             elif settings.backend == "shared":  # others are the reference, as they are
                 quicken(expert.model)
             self.experts[name] = self.digests[name] = expert
-        self._assembler = Assembler(self.experts, settings.memory // 2, settings.home)
+        computed = self.room.computed if self.room else settings.memory // 2
+        self._assembler = Assembler(self.experts, computed, settings.home)
         gc.freeze()  # libraries and experts are half a million objects, through which each full collection would walk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def test_with_room_for_little_more_than_one_variant_nothing_changes(profile, tmp
 
     def tight(free: int, model: int, experts: int, memory: int, config: Any, itemsize: int) -> room.Room:
         made = real(free, model, experts, memory, config, itemsize)
-        return room.Room(512, 2048, model, made.held // 8)
+        return replace(made, tokens=512, decoding=2048, weights=model, computed=model // 8, held=made.held // 8)
 
     monkeypatch.setattr(room, "divided", tight)
     assert values(profile, tmp_path) == undisturbed
