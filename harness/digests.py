@@ -67,13 +67,22 @@ def slot_digests(path: Path, dtype: str, base_path: Path | None = None, cache: C
     Then load the expert and :func:`remember` it.
     """
     key = _key(path, dtype, base_path)
-    kept = cache.document(_SLOTS, key) if cache is not None and key is not None else None
-    if kept is not None and (known := _from_json(kept)) is not None:
+    if cache is not None and (known := _kept(key, cache)) is not None:
         return known
     found = None if (path / "adapter_config.json").is_file() else _from_files(path, dtype)
     if found is not None and cache is not None and key is not None and key == _key(path, dtype, base_path):
         cache.add_document(_SLOTS, key, _to_json(found))
     return found
+
+
+def kept_digests(path: Path, dtype: str, base_path: Path | None, cache: Cache) -> Digests | None:
+    """The same, if ``cache`` has them: then somebody has read all of these files' weights, and found them sound."""
+    return _kept(_key(path, dtype, base_path), cache)
+
+
+def _kept(key: str | None, cache: Cache) -> Digests | None:
+    text = cache.document(_SLOTS, key) if key is not None else None
+    return None if text is None else _from_json(text)
 
 
 def remember(path: Path, dtype: str, base_path: Path | None, cache: Cache, expert: Digested) -> None:

@@ -79,8 +79,10 @@ def write_facts(folder: Path, grid: Grid, cache: Cache | None = None) -> None:
     }
     profile = grid.settings.profile
     origins = {name: origin(profile.experts[name], profile.expert_path(name)) for name in grid.digests}
-    facts = {"experts": digests, "origins": origins, "seconds": seconds, "changes": moved}
-    text = json.dumps({**facts, "editions": dict(grid.editions), "work": grid.work})
+    facts: dict[str, Any] = {"experts": digests, "origins": origins, "seconds": seconds, "changes": moved}
+    room = grid.variants.room
+    facts |= {"editions": dict(grid.editions), "work": grid.work, "memory": room.text if room else ""}
+    text = json.dumps(facts)
     replace_text(folder / "facts" / f"{os.getpid()}.json", text)
 
 
@@ -103,7 +105,7 @@ def parameter_changes(grid: Grid, cache: Cache | None = None) -> tuple[Parameter
         grid.load((*grid.digests, "base"))
     except LayerswapError:  # a table beside the results: what no case needed must not fail the run
         return ()
-    rows = as_parameter_changes(changes({name: grid.experts[name] for name in grid.digests}))
+    rows = as_parameter_changes(changes({n: grid.experts[n] for n in grid.digests}, device=grid.settings.home))
     if cache is not None:
         for name in dict.fromkeys(row.expert for row in rows):
             mine = [{**vars(row), "expert": ""} for row in rows if row.expert == name]
@@ -202,9 +204,15 @@ def run_result(folder: Path, name: str, profile: Profile, header: Mapping[str, s
 
 
 def _shared_work(facts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """How much of the work of evaluating was done once for several variants; nothing if all came from the store."""
+    """How much of the evaluating was done once for several variants, and how a GPU's memory was divided.
+
+    Nothing if all came from the store.
+    """
+    facts = list(facts)
     made, asked = (sum(fact["work"][name] for fact in facts) for name in ("layer calls", "layer calls unshared"))
-    return {"layer calls": f"{made:,} made, {asked:,} without sharing"} if asked else {}
+    shared = {"layer calls": f"{made:,} made, {asked:,} without sharing"} if asked else {}
+    rooms = dict.fromkeys(fact["memory"] for fact in facts if fact.get("memory"))
+    return shared | ({"device memory": " · ".join(rooms)} if rooms else {})
 
 
 def scores(folder: Path, result: RunResult, profile: Profile, cells: CellReader) -> dict[str, dict[str, Score]]:

@@ -57,6 +57,8 @@ def asker(variants: Variants) -> Sweeper | Stock:
         settings.memory // 2,
         digest,
         settings.home,
+        variants.room,
+        lambda: variants.hold("base"),
     )
 
 

@@ -28,7 +28,8 @@ Keep = Callable[[str, Mapping[int, Answer]], None]
 Read = Callable[["Tensor", Variant], Mapping[int, Answer]]
 ANCHORS = 3  # variants that decode plainly before the others have drafts
 SOFTMAX = 150.0  # multiply-adds that a processor does while one weight of attention is made; measured
-LOGITS = 64 * 1024**2  # entries of logits held at a time: positions times vocabulary
+LOGITS = 64 * 1024**2  # see Sizes
+SLICE = 64 * 1024**2  # entries of logits that are taken to float32 at a time
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Sizes:
 
     ``threads`` is how many batches or variants run at a time, ``within`` how many threads each operation then has
     (0: as torch is set), ``decoding`` the tokens whose keys and values a batch that decodes may hold (0: four times
-    ``tokens``).
+    ``tokens``), ``together`` its rows (0: ``rows``). ``logits`` are the entries held at a time: positions times
+    vocabulary.
     """
 
     rows: int
@@ -46,6 +48,8 @@ class Sizes:
     held_bytes: int = 1024**3
     threads: int = 1
     within: int = 0
+    together: int = 0
+    logits: int = LOGITS
 
 
 @dataclass
@@ -146,7 +150,8 @@ class Engine:
     ) -> None:
         """Decodes, for each variant, answers of which the first tokens are known."""
         endings = self._endings(requests)
-        limits = Limits(self.sizes.rows, self.sizes.decoding or 4 * self.sizes.tokens)
+        sizes = self.sizes
+        limits = Limits(sizes.together or sizes.rows, sizes.decoding or 4 * sizes.tokens)
 
         def task(variant: Variant, first: Mapping[int, Sequence[int]], emit: Emit) -> None:
             numbers = list(first)
@@ -223,15 +228,19 @@ class Engine:
         """Every batch through every variant. ``wanted`` gives the nodes of a sequence's path whose logits are read."""
         config = variants[0].build().config.get_text_config()
         prepared = []
-        for batch in cut(batches(rows, self.sizes.rows, self.sizes.tokens), LOGITS // config.vocab_size, wanted):
+        sizes = self.sizes
+        for batch in cut(batches(rows, sizes.rows, sizes.tokens), sizes.logits // config.vocab_size, wanted):
             picked = [(i, node) for i, row in enumerate(batch.rows) for node in row.nodes(wanted)]
             where = {place: number for number, place in enumerate(picked)}
             self.counts.rows = max(self.counts.rows, len(batch.rows))
             self.counts.tokens = max(self.counts.tokens, batch.size)
-            prepared.append((batch, Tensors(batch, picked, self.pad, self.device), reader(batch, where)))
+            prepared.append((batch, picked, reader(batch, where)))
         for group in self._groups(prepared, config.hidden_size):
             # The largest batches are taken first: they end together.
-            work = [(Lock(), Held(), *item[1:]) for item in sorted(group, key=lambda item: -item[0].size)]
+            work = [
+                (Lock(), Held(), Tensors(batch, picked, self.pad, self.device), read)
+                for batch, picked, read in sorted(group, key=lambda item: -item[0].size)
+            ]
             threads = min(self.sizes.threads, len(work))
             left = iter([(step, *batch) for step in itinerary(variants, self.share) for batch in work])
             run_all([partial(self._visit, left, Lock())] * threads, threads, keep)
@@ -249,8 +258,8 @@ class Engine:
                 mine.acquire()  # by another thread, if at all, only where there are hardly more batches than threads
             try:
                 if visited is not step:
-                    # Of one's own: its layer list is wrapped while it runs.
-                    visited, model = step, step.variant.build()
+                    model = None  # first: there may be memory for one
+                    visited, model = step, step.variant.build()  # of one's own: its layer list is wrapped meanwhile
                 logits = forward(model, self.prefix, tensors, held, step)
             finally:
                 mine.release()
@@ -278,8 +287,14 @@ def _sums(logits: Tensor, places: list[int], tokens: list[int], owners: list[int
 
     device = logits.device
     where, token, owner = (torch.tensor(values, device=device) for values in (places, tokens, owners))
-    chances = torch.log_softmax(logits, -1, dtype=torch.float32)[where, token]
-    missed = (logits.argmax(-1)[where] != token).float()
+    best = logits.argmax(-1)
+    missed = (best[where] != token).float()
+    chances = torch.empty_like(missed)
+    step = max(1, SLICE // logits.shape[-1])
+    for begin in range(0, len(logits), step):
+        chosen = (where >= begin) & (where < begin + step)
+        rows = torch.log_softmax(logits[begin : begin + step], -1, dtype=torch.float32)
+        chances[chosen] = rows[where[chosen] - begin, token[chosen]]
     count = owners[-1] + 1
     sums = torch.zeros(count, device=device).index_add_(0, owner, chances)
     misses = torch.zeros(count, device=device).index_add_(0, owner, missed)

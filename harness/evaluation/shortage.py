@@ -85,6 +85,8 @@ def halved(engine: Engine) -> Sizes:
         tokens=max(1, min(sizes.tokens, largest.tokens or sizes.tokens) // 2),
         decoding=(sizes.decoding or 4 * sizes.tokens) // 2,
         held_bytes=sizes.held_bytes // 2,
+        together=sizes.together // 2,
+        logits=sizes.logits // 2,
         threads=1,
     )
 

@@ -15,6 +15,7 @@ from harness.evaluation.gathering import gathering
 from harness.evaluation.memory import keep_pages
 from harness.evaluation.planning import Piece
 from harness.evaluation.requests import Encoder, Request
+from harness.evaluation.room import LOGITS, bytes_of_a_token
 from harness.evaluation.sharing import Variant
 from harness.evaluation.shortage import ShortOfMemoryError, halved, score_each, sparing, stock_answers
 from harness.evaluation.stock import Portion, Stock, hf_model
@@ -24,12 +25,14 @@ from harness.evaluation.workers import threads_per_operation
 if TYPE_CHECKING:
     from harness.evaluation.benchmarks import Column
     from harness.evaluation.responses import Store
+    from harness.evaluation.room import Room
     from harness.evaluation.scores import Score
     from harness.experts import LoadedExpert
 
 SMALL = 1e6  # multiply-adds a token and layer, below which cores do better with a batch each than all with one
 CACHED = 1024**2  # bytes of a layer's widest activations that stay in a core's cache
 DECODING = 16384  # tokens whose keys and values a batch holds while it decodes
+TOGETHER = 256  # answers that a GPU decodes at a time: a step reads all weights, for however few rows
 
 
 @dataclass
@@ -37,8 +40,9 @@ class Sweeper:
     """Asks benchmarks' requests of variants. ``example`` is an expert of the variants' architecture.
 
     ``engine_digest`` is of all that decides an answer beside weights and request. ``memory`` bounds hidden states.
-    ``place`` is where ``example`` is, if not on ``device``: variants that others ask may not fit here. ``failed`` are
-    the variants, by identity, that the last sweep had not enough memory for.
+    ``place`` is where ``example`` is, if not on ``device``: variants that others ask may not fit here. ``room`` is how
+    the memory of a GPU is divided, and ``hold`` puts ``example`` there. ``failed`` are the variants, by identity, that
+    the last sweep had not enough memory for.
     """
 
     example: LoadedExpert
@@ -48,6 +52,8 @@ class Sweeper:
     memory: int
     engine_digest: str
     place: str = ""
+    room: Room | None = None
+    hold: Callable[[], object] = lambda: None
     counts: Counts = field(default_factory=Counts)
     failed: dict[str, ShortOfMemoryError] = field(default_factory=dict)
     _requests: dict[int, tuple[Column, list[Request], list[str]]] = field(default_factory=dict)
@@ -177,6 +183,7 @@ class Sweeper:
 
     @cached_property
     def _can_score(self) -> bool:
+        self.hold()
         return can_score(self.example.model, self._prefix, self.place or self.device)
 
     @cached_property
@@ -187,6 +194,7 @@ class Sweeper:
     def _engine(self) -> Engine:
         import torch
 
+        self.hold()
         model = self.example.model
         config = model.config.get_text_config()
         width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
@@ -197,8 +205,17 @@ class Sweeper:
             if cost_of(model).linear < SMALL:
                 sizes = replace(sizes, threads=min(8, torch.get_num_threads()), within=1)
             # A step of decoding costs much the same for few rows and for many.
-            held = sizes.threads * _bytes_of_a_token(config, model.dtype)
+            held = sizes.threads * bytes_of_a_token(config, model.dtype.itemsize)
             sizes = replace(sizes, decoding=max(4 * sizes.tokens, min(DECODING, self.memory // held)))
+        elif self.room:
+            sizes = Sizes(
+                self.rows,
+                self.room.tokens,
+                self.room.decoding,
+                self.room.held,
+                together=max(self.rows, TOGETHER),
+                logits=LOGITS,
+            )
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         return Engine(
             self.tokenizer,
@@ -227,13 +244,6 @@ def _ask(
             engine.score(variants, scored, keep, **({} if apart is None else {"apart": apart}))
         if open_:
             engine.generate(variants, open_, {n: drafts.get(n, ()) for n in open_}, keep)
-
-
-def _bytes_of_a_token(config: Any, dtype: Any) -> int:
-    """What a token's keys and values take, in all layers."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * width * dtype.itemsize)
 
 
 def _missing(

@@ -14,9 +14,11 @@ from harness.errors import LayerswapError
 
 if TYPE_CHECKING:
     from harness.cache import Cache
+    from harness.evaluation.room import Room
     from harness.evaluation.sharing import Variant
     from harness.experts import Digested, LoadedExpert
     from harness.merging.assemble import Assembler
+    from harness.merging.residence import Residence
     from harness.plan import Plan
     from harness.profiles import Profile
 
@@ -61,8 +63,10 @@ class Variants:
         self.digests: dict[str, Digested] = {}
         self.experts: dict[str, LoadedExpert] = {}
         self.merging: dict[str, float] = {}  # seconds, by identity
+        self.room: Room | None = None  # on a GPU, once the first expert has been loaded
         self._store = store
         self._assembler: Assembler | None = None
+        self._residence: Residence | None = None  # on an accelerator
         self._building = threading.Lock()
         self._identities: dict[Plan, str] = {}
 
@@ -102,10 +106,14 @@ class Variants:
 
     def model(self, plan: Plan) -> Any:
         """The variant itself, a model of one's own whose layers are shared; ``merging`` notes what the first took."""
+        from harness.merging.residence import copied
+
         identity = self.identity(plan)
         assembler = self.load(plan.experts)
         with self._building:
             started = time.monotonic()
+            if self._residence:
+                self._residence.hold(copied(plan))
             model = assembler.build(plan)
             if identity not in self.merging:
                 self.merging[identity] = self.add("merge", started)
@@ -115,6 +123,25 @@ class Variants:
         from harness.evaluation.sharing import Variant
 
         return Variant(self.identity(plan), self.slots(plan), lambda: self.model(plan))
+
+    def hold(self, name: str) -> None:
+        """Has all of an expert on the device, until other weights take its place."""
+        if self._residence:
+            self._residence.hold((name, slot) for slot in self.experts[name].slot_digests)
+
+    def _settle(self, expert: LoadedExpert) -> None:
+        """Makes an expert's slots ready to go to the accelerator, and divides its memory when the first one comes."""
+        from harness.evaluation.room import divided, free_bytes
+        from harness.merging.residence import Residence
+
+        home, model = self.settings.home, expert.model
+        if self._residence is None:
+            if (free := free_bytes(home)) is not None:
+                size = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
+                experts, width = len(self.settings.profile.experts), model.dtype.itemsize
+                self.room = divided(free, size, experts, self.settings.memory, model.config, width)
+            self._residence = Residence(home, self.room.weights if self.room else None)
+        self._residence.add(expert.name, model)
 
     def plan_of(self, identity: str) -> Plan:
         """A plan that gives the weights of this digest: one of those whose digest has been asked for."""
@@ -152,7 +179,7 @@ class Variants:
     def _load(self, names: Sequence[str], missing: Sequence[str]) -> None:
         import torch
 
-        from harness.digests import remember
+        from harness.digests import kept_digests, remember
         from harness.evaluation.kernels import quicken
         from harness.experts import load_expert
         from harness.merging.assemble import Assembler
@@ -166,15 +193,15 @@ class Variants:
         preflight({name: path for name, path in paths.items() if not (path / "adapter_config.json").is_file()})
         base = profile.expert_path("base")
         for name in missing:
-            expert = load_expert(name, paths[name], settings.dtype, base_path=base)
-            remember(paths[name], settings.dtype, base, self._store, expert)
-            try:
-                expert.model.to(settings.home)
-            except (RuntimeError, AssertionError) as error:  # unknown, not there, not built in, or full
-                reason = (str(error) or type(error).__name__).splitlines()[0]
-                raise LayerswapError(f"device {settings.home!r} cannot hold the experts: {reason}") from error
-            if settings.backend == "shared":  # others are the reference, as they are
+            known = kept_digests(paths[name], settings.dtype, base, self._store)
+            expert = load_expert(name, paths[name], settings.dtype, base, known)
+            if known is None:
+                remember(paths[name], settings.dtype, base, self._store, expert)
+            if settings.home != "cpu":
+                self._settle(expert)
+            elif settings.backend == "shared":  # others are the reference, as they are
                 quicken(expert.model)
             self.experts[name] = self.digests[name] = expert
-        self._assembler = Assembler(self.experts, settings.memory // 2)
+        computed = self.room.computed if self.room else settings.memory // 2
+        self._assembler = Assembler(self.experts, computed, settings.home)
         gc.freeze()  # libraries and experts are half a million objects, through which each full collection would walk

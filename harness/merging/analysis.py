@@ -41,8 +41,11 @@ class Change:
         return math.sqrt(self.squared_sum / self.base_squared_sum) if self.base_squared_sum else math.inf
 
 
-def changes(experts: Mapping[str, LoadedExpert], base: str = "base") -> tuple[Change, ...]:
-    """A row for each expert but ``base``, each slot and each kind of module in it; tied tensors count once."""
+def changes(experts: Mapping[str, LoadedExpert], base: str = "base", device: str | None = None) -> tuple[Change, ...]:
+    """A row for each expert but ``base``, each slot and each kind of module in it; tied tensors count once.
+
+    Computed on ``device``; None: where the experts are.
+    """
     if base not in experts:
         raise LayerswapError(f"the base {base!r} is not loaded: loaded are {', '.join(experts)}")
     model = experts[base].model
@@ -56,8 +59,8 @@ def changes(experts: Mapping[str, LoadedExpert], base: str = "base") -> tuple[Ch
             for tensor in tensors:
                 if canonical[tensor] == tensor and start[tensor].is_floating_point():
                     kind = _kind(tensor.removeprefix(prefix)) if tensor.startswith(prefix) else slot
-                    before = start[tensor].float()
-                    delta = state[tensor].float() - before
+                    before = start[tensor].to(device).float()
+                    delta = state[tensor].to(device).float() - before
                     sums = (float(delta.abs().sum()), float(delta.square().sum()), float(before.square().sum()))
                     rows.append(Change(name, slot, kind, delta.numel(), *sums))
     return _added(rows, lambda row: (row.expert, row.slot, row.kind))

@@ -30,14 +30,17 @@ class Assembler:
 
     A layer module always keeps its index, so key-value caches work. Variants share modules with the experts and with
     each other: treat them as read-only. Not thread-safe. Computed tensors are kept up to ``memory`` bytes; beyond,
-    those that no variant has used for longest are let go, and computed anew when they are needed.
+    those that no variant has used for longest are let go, and computed anew when they are needed. They are computed on
+    ``device``; None: where the experts are.
     """
 
-    def __init__(self, experts: Mapping[str, LoadedExpert], memory: int | None = None) -> None:
+    def __init__(
+        self, experts: Mapping[str, LoadedExpert], memory: int | None = None, device: str | None = None
+    ) -> None:
         if not experts:
             raise LayerswapError("there are no experts to merge")
         self._experts = dict(experts)
-        self._memory = memory
+        self._memory, self._device = memory, device
         donor = next(iter(self._experts.values())).model
         self._slot = {name: slot for slot, names in slots_of(donor).items() for name in names}
         self._canonical = canonical_names(donor)
@@ -176,11 +179,15 @@ class Assembler:
             return cast("Tensor", self._state[mix.sources[0][0]][name])
         if (canonical, mix) not in self._tensors:
             with torch.no_grad():
-                merged = merge_tensor(mix, canonical, lambda expert: self._state[expert][name], self._cut_of(mix))
+                merged = merge_tensor(mix, canonical, lambda expert: self._there(expert, name), self._cut_of(mix))
             is_parameter = isinstance(self._state[mix.sources[0][0]][name], torch.nn.Parameter)
             self._tensors[canonical, mix] = torch.nn.Parameter(merged, requires_grad=False) if is_parameter else merged
             self._held += merged.numel() * merged.element_size()
         return self._tensors[canonical, mix]
+
+    def _there(self, expert: str, name: str) -> Tensor:
+        tensor: Tensor = self._state[expert][name]
+        return tensor if self._device is None else tensor.to(self._device)
 
     def _cut_of(self, mix: Mix) -> Callable[[str], float] | None:
         """For TIES over the whole model: the magnitude under which an expert's changes are dropped."""
@@ -192,9 +199,11 @@ class Assembler:
             key = (expert, base, density)
             if key not in self._cuts:
                 names = [n for n in dict.fromkeys(self._canonical.values()) if self._state[base][n].is_floating_point()]
-                own, other = self._state[expert], self._state[base]
                 self._cuts[key] = threshold(
-                    lambda: chain.from_iterable(task_vector(own[n], other[n]) for n in names), density
+                    lambda: chain.from_iterable(
+                        task_vector(self._there(expert, n), self._there(base, n)) for n in names
+                    ),
+                    density,
                 )
             return self._cuts[key]
 

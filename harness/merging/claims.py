@@ -26,12 +26,13 @@ _FLOATS: dict[str, tuple[int, tuple[bytes, ...], int, str]] = {
 _LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
 
 
-def check_claims(folder: Path, tensors: Mapping[str, Range]) -> None:
+def check_claims(folder: Path, tensors: Mapping[str, Range], tokenizer: bool = True) -> None:
     """Holds depth, vocabulary, width and tying in ``config.json`` to the stored tensors, for architectures we know.
 
-    Raises :class:`LayerswapError` naming the key. Of others only the depth is held to numbered layers.
+    Raises :class:`LayerswapError` naming the key. Of others only the depth is held to numbered layers. ``tokenizer``
+    False leaves the tokenizer unread: of large vocabularies that takes longest.
     """
-    for name in ("config.json", "tokenizer.json"):
+    for name in ("config.json", "tokenizer.json") if tokenizer else ("config.json",):
         if (folder / name).is_file():
             read_object(inside(folder, name))
     config = raw_config(folder)

@@ -77,7 +77,7 @@ def _plainly_fit(sources: Iterable[Source]) -> bool:
             return False
         folder = Path(source)
         ranges = read_folder(folder)
-        check_claims(folder, ranges)
+        check_claims(folder, ranges, tokenizer=first is None)  # of others it must be the same file
         tensors = {name: kind for name, kind in kinds(ranges).items() if not name.endswith(_UNUSED)}
         found = (config.get("architectures"), is_tied(config), relevant_config(config), tensors)
         if first is None:

@@ -148,10 +148,10 @@ def test_a_sweep_makes_the_calls_of_the_distinct_nodes_once_a_batch():
 
 def test_logits_are_cut_to_what_may_be_held(monkeypatch):
     models, variants = variants_of("llama", FEW)
-    monkeypatch.setattr("harness.evaluation.engine.LOGITS", 1)
+    monkeypatch.setattr("harness.evaluation.engine.SLICE", 3 * 64)  # of a longer continuation's, two slices
     instances = choices(pairs_of(1))
     found, keep = collecting()
-    engine_of("llama").score(variants, asked(encoded(model_of("llama"), instances)), keep)
+    engine_of("llama", logits=1).score(variants, asked(encoded(model_of("llama"), instances)), keep)
     check_scores(found, models, instances)
 
 

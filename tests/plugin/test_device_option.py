@@ -9,6 +9,30 @@ def test_the_device_is_used_and_reported(ablate, latest, pytester):
     assert latest().header["device"] == "cpu"
 
 
+def test_a_device_that_says_what_it_has_free_divides_it_and_changes_no_score(ablate, latest, monkeypatch):
+    assert ablate("--ablation-no-cache", "--ablation-device=cpu").ret == 0
+    plain = latest()
+    # Main memory under another name: weights are copied to it as they would be to an accelerator.
+    monkeypatch.setattr("harness.evaluation.room.free_bytes", lambda device: 8 * 10**9)
+    assert ablate("--ablation-no-cache", "--ablation-device=cpu:0").ret == 0
+    divided = latest()
+    assert "16,384 tokens a pass" in divided.provenance["device memory"]
+    assert "device memory" not in plain.provenance
+    scores = [
+        {(c.case_id, name): column.value for c in run.cases for name, column in c.columns.items()}
+        for run in (plain, divided)
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_a_device_with_too_little_free_fails_with_one_sentence(ablate, monkeypatch):
+    monkeypatch.setattr("harness.evaluation.room.free_bytes", lambda device: 10**9)
+    result = ablate("--ablation-no-cache", "--ablation-device=cpu:0")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["the device has 1.0 GB free; a variant takes *: take a smaller dtype, or *"])
+    assert "harness/evaluation" not in result.stdout.str()
+
+
 def test_an_unknown_device_fails_with_one_sentence(ablate):
     result = ablate("--ablation-device=toaster")
     assert result.ret == 1

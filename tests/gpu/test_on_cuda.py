@@ -1,0 +1,98 @@
+"""The shared engine on a CUDA device, against lm-eval's own HFLM there; skipped where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.errors import LayerswapError
+from harness.evaluation import room
+from harness.evaluation.grid import Grid, Settings
+from harness.profiles import Profile, load_profile
+from harness.recipes import Expert, LayerSwap, Soup, Ties
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+RECIPES = (LayerSwap(), LayerSwap(top=0), Expert("math"), Soup(), Ties(), Expert("language"), LayerSwap(transition=0))
+BENCHMARKS = ("mgsm", "belebele", "mmlu")
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    return load_profile("embedded")
+
+
+def values(profile: Profile, folder: Path, dtype: str = "float32", limit: int = 40, **more: Any) -> dict[str, Any]:
+    """Scores by benchmark and recipe, or the error of what could not be evaluated."""
+    grid = Grid(Settings(profile, "cuda", dtype, limit=limit, **more), folder)
+    found: dict[str, Any] = {}
+    for benchmark in BENCHMARKS:
+        plans = {repr(recipe): recipe.plan(grid.layers, profile.sizes) for recipe in RECIPES}
+        grid.expect(benchmark, plans.values())
+        for name, plan in plans.items():
+            try:
+                found[f"{benchmark} {name}"] = [(s.column, s.values) for s in grid.cell(plan, benchmark).scores]
+            except LayerswapError as error:
+                found[f"{benchmark} {name}"] = error
+    grid.store.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(profile: Profile, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return values(profile, tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_every_document_has_hflms_value_in_float32(profile, tmp_path, undisturbed):
+    assert values(profile, tmp_path, backend="hf") == undisturbed
+
+
+def test_with_room_for_little_more_than_one_variant_nothing_changes(profile, tmp_path, undisturbed, monkeypatch):
+    real = room.divided
+
+    def tight(free: int, model: int, experts: int, memory: int, config: Any, itemsize: int) -> room.Room:
+        made = real(free, model, experts, memory, config, itemsize)
+        return replace(made, tokens=512, decoding=2048, weights=model, computed=model // 8, held=made.held // 8)
+
+    monkeypatch.setattr(room, "divided", tight)
+    assert values(profile, tmp_path) == undisturbed
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """As much as a device of a hundredth of the size would have, beside what is held already."""
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 300 * 2**20) / total)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_a_device_that_runs_full_gives_the_same_scores_or_says_so(profile, tmp_path, undisturbed, little_memory):
+    found = values(profile, tmp_path)
+    errors = {name: error for name, error in found.items() if isinstance(error, LayerswapError)}
+    assert all("not enough memory on cuda" in str(error) for error in errors.values())
+    assert len(errors) < len(found)
+    assert {k: v for k, v in found.items() if k not in errors} == {
+        k: v for k, v in undisturbed.items() if k not in errors
+    }
+
+
+def test_in_bfloat16_few_documents_differ_from_hflm(profile, tmp_path):
+    mine, theirs = (
+        values(profile, tmp_path / "a", "bfloat16"),
+        values(profile, tmp_path / "b", "bfloat16", backend="hf"),
+    )
+    pairs = [
+        (a, b)
+        for name in mine
+        for (_, x), (_, y) in zip(mine[name], theirs[name], strict=True)
+        for a, b in zip(x, y, strict=True)
+    ]
+    different = sum(a != b for a, b in pairs)
+    print(f"bfloat16: {different} of {len(pairs)} documents differ")
+    assert different <= 0.05 * len(pairs)
