@@ -193,13 +193,15 @@ def batches(rows: Sequence[Row], most_rows: int, most_tokens: int) -> Iterator[B
 
 def _ends(lengths: Sequence[int], most_rows: int, most_tokens: int) -> Iterator[int]:
     """Where batches of rows of these lengths, longest first, end, so that they cost least together."""
-    cost, ends = [0.0] * (len(lengths) + 1), [0] * len(lengths)
+    import numpy as np
+
+    cost, ends = np.zeros(len(lengths) + 1), [0] * len(lengths)
     for start in range(len(lengths) - 1, -1, -1):
-        longest = start + max(1, min(most_rows, most_tokens // lengths[start]))
-        ends[start] = min(
-            range(min(longest, len(lengths)), start, -1), key=lambda end: (end - start) * lengths[start] + cost[end]
-        )
-        cost[start] = (ends[start] - start) * lengths[start] + BATCH * most_tokens + cost[ends[start]]
+        most = min(max(1, min(most_rows, most_tokens // lengths[start])), len(lengths) - start)
+        found = np.arange(most, 0, -1) * lengths[start] + cost[start + 1 : start + most + 1][::-1]
+        count = most - int(found.argmin())  # of equally good ones the largest
+        ends[start] = start + count
+        cost[start] = found.min() + BATCH * most_tokens
     end = 0
     while end < len(lengths):
         end = ends[end]

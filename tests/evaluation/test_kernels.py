@@ -80,3 +80,15 @@ def test_other_processors_and_dtypes_are_left_alone(other: str, monkeypatch: pyt
     before = kinds(model)
     quicken(model)
     assert (kinds(model), model.config._attn_implementation) == (before, "sdpa")
+
+
+def test_short_rows_get_a_mask_that_is_added_and_long_plain_texts_none() -> None:
+    def mask(tokens: int) -> torch.Tensor | None:
+        found: torch.Tensor | None = kernels._mask(
+            batch_size=1, q_length=tokens, kv_length=tokens, allow_is_causal_skip=True, dtype=torch.float32
+        )
+        return found
+
+    short = mask(kernels.SHORT)
+    assert short is not None and short.is_floating_point() and short[0, 0, 0].eq(0).sum() == 1
+    assert mask(kernels.SHORT + 1) is None
