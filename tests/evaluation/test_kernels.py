@@ -90,5 +90,7 @@ def test_short_rows_get_a_mask_that_is_added_and_long_plain_texts_none() -> None
         return found
 
     short = mask(kernels.SHORT)
-    assert short is not None and short.is_floating_point() and short[0, 0, 0].eq(0).sum() == 1
+    assert short is not None
+    assert short.is_floating_point()
+    assert short[0, 0, 0].eq(0).sum() == 1
     assert mask(kernels.SHORT + 1) is None
