@@ -187,7 +187,8 @@ def connected(cluster: Cluster) -> Iterator[Any]:
             socket.create_connection((host, int(port)), TIMEOUT).close()  # Ray would try for ten minutes
         ray.init(cluster.address, **options)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        lines = [line for line in str(error).splitlines() if line.strip()]  # of a server's error the last says what
+        reason = (lines or [type(error).__name__])[-1].strip()
         raise LayerswapError(f"--ablation-ray-address {cluster.address}: there is no such cluster: {reason}") from error
     try:
         yield ray
