@@ -5,7 +5,9 @@ Every reader takes the folder of a session and gives None where there is no resu
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import re
 from pathlib import Path
@@ -47,6 +49,7 @@ def suite(at: Path) -> object:
     text = COST.sub("", (folder / "report.md").read_text("utf-8"))
     found["report.md"] = re.sub(r"[ -]+", " ", TIMED_LINES.sub("", text))  # columns are as wide as the clock's words
     found["results.json"] = timeless(json.loads((folder / "results.json").read_text("utf-8")))
+    found["results.csv"] = timeless(list(csv.DictReader(io.StringIO((folder / "results.csv").read_text("utf-8")))))
     found["junit.xml"] = sorted(map(_case, ElementTree.parse(at / "junit.xml").getroot().iter("testcase")))
     scores = json.loads((folder / "scores.json").read_text("utf-8"))["cases"]
     found["values"] = {case: {name: s["values"] for name, s in columns.items()} for case, columns in scores.items()}

@@ -34,7 +34,8 @@ def trend_points(reports: Path, case: str, column: str) -> tuple[tuple[Point, ..
     Raises :class:`LayerswapError` if no run has it.
     """
     found, skipped = [], []
-    for folder in sorted(path for path in reports.glob("*") if path.is_dir() and not path.is_symlink()):
+    seen = [path for path in reports.glob("*") if not path.name.startswith(".")]  # the others are being written
+    for folder in sorted(path for path in seen if path.is_dir() and not path.is_symlink()):
         try:
             run = read_results(folder)
             score = load_baselines(folder / SCORES).get(case, column)
