@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import LayerswapError
+from harness.errors import LayerswapError, one_line
 from harness.files import replace_text
 from harness.options import add_options, given, read_options
 from harness.progress import Progress, Tally, TaskView, write_line
@@ -161,7 +161,7 @@ def ablation_context(request: pytest.FixtureRequest) -> Iterator[Context]:
 
     grid = state.context.grid
     try:
-        write_facts(state.folder, grid, grid.store)
+        write_facts(state.folder, grid, grid.store, request.session.exitstatus == pytest.ExitCode.INTERRUPTED)
     except OSError as error:
         state.lines.append(f"ERROR: what the report says of the run cannot be kept in {str(state.folder)!r}: {error}")
     state.lines += grid.store.messages
@@ -271,6 +271,7 @@ def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -
     return None
 
 
+@pytest.hookimpl(trylast=True)  # after the fixtures of an interrupted session, which note what the report needs
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Writes the report and, if asked for, accepts the results; in one process only, after all items."""
     config = session.config
@@ -313,6 +314,12 @@ def _finish(session: pytest.Session, exitstatus: int) -> None:
     except (LayerswapError, OSError) as error:
         state.lines.append(f"ERROR: {error}")
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+    except (
+        Exception
+    ) as error:  # a module whose import was interrupted cannot be imported again, with any of many errors
+        if exitstatus != pytest.ExitCode.INTERRUPTED:
+            raise
+        state.lines.append(f"interrupted: no report can be written any more: {one_line(error)}")
     except KeyboardInterrupt:
         state.lines.append("interrupted: the report that was being written is not there")
         session.exitstatus = pytest.ExitCode.INTERRUPTED
