@@ -235,7 +235,7 @@ def undisturbed(
 ) -> tuple[dict[str, tuple[object, str]], dict[str, float]]:
     """What every session comes to, and how many seconds it takes; makes what sessions are given in ``place``."""
     (place / "data.jsonl").write_text(RECORDS, "utf-8")
-    for name in ("run", "other"):
+    for name in ("run", "other") if any(session.given for session in chosen) else ():
         at = place / f"made-{name}"
         assert start(SESSIONS[0], at, place).wait() == 0, said(at)
         (at / "reports" / "latest").resolve().rename(place / name)

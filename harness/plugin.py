@@ -314,9 +314,7 @@ def _finish(session: pytest.Session, exitstatus: int) -> None:
     except (LayerswapError, OSError) as error:
         state.lines.append(f"ERROR: {error}")
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-    except (
-        Exception
-    ) as error:  # a module whose import was interrupted cannot be imported again, with any of many errors
+    except Exception as error:  # what an import says that was interrupted before, and cannot be begun again
         if exitstatus != pytest.ExitCode.INTERRUPTED:
             raise
         state.lines.append(f"interrupted: no report can be written any more: {one_line(error)}")

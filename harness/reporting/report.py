@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from harness.cache import Cache
 from harness.errors import LayerswapError
-from harness.files import atomic_folder, read_object, replace_text
+from harness.files import Taken, atomic_folder, read_object, replace_text
 from harness.reporting.content import UNMET_HEADERS, header, legend, unmet, verdict_line
 from harness.reporting.figures import FOLDER, figures, shown, shown_family
 from harness.reporting.findings import bought
@@ -85,15 +86,17 @@ def write_report(
     cannot be made. Raises :class:`LayerswapError` if the folder cannot be written, a number is not finite, or
     ``latest`` is a folder.
     """
-    if not folder.exists():
-        with atomic_folder(folder, flush=False, hidden="report") as new:
-            _write_files(run, new, samples, cache, also, folder)
-    else:
-        rewritten = (folder / "results.json").exists()
-        _write_files(run, folder, samples, cache, also, folder)
-        if rewritten:
-            return folder / "report.md"
-    if folder.name != "latest":
+    rewritten = (folder / "results.json").exists()
+    # Beside a report that is there its files are replaced one by one.
+    place = nullcontext(folder) if folder.exists() else atomic_folder(folder, flush=False, hidden="report")
+    try:
+        with place as at:
+            _write_files(run, at, samples, cache, also)
+    except Taken:
+        raise
+    except (LayerswapError, OSError, ValueError) as error:
+        raise LayerswapError(f"{folder}: the report cannot be written: {error}") from error
+    if not rewritten and folder.name != "latest":
         _point_to(folder.parent / "latest", folder.name)
     return folder / "report.md"
 
@@ -104,24 +107,19 @@ def _write_files(
     samples: Sequence[ColumnSamples],
     cache: Cache | None,
     also: Callable[[Path], None] | None,
-    called: Path,
 ) -> None:
-    try:
-        data = json.dumps(run.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        replace_text(folder / "results.json", data + "\n")
-        replace_text(folder / "results.csv", csv_text(run))
-        if samples:
-            write_samples(samples, folder / "samples.jsonl.gz", cache)
-        if also is not None:
-            also(folder)
-        drawn = figures(run, cache)
-        for name, svg in drawn.items():
-            replace_text(folder / FOLDER / f"{name}.svg", svg)
-        replace_text(folder / "report.html", render_page(run, samples, drawn, cache=cache))
-        replace_text(folder / "report.md", render_report(run))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error  # without the name that the folder has meanwhile
-        raise LayerswapError(f"{called}: the report cannot be written: {reason}") from error
+    data = json.dumps(run.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+    replace_text(folder / "results.json", data + "\n")
+    replace_text(folder / "results.csv", csv_text(run))
+    if samples:
+        write_samples(samples, folder / "samples.jsonl.gz", cache)
+    if also is not None:
+        also(folder)
+    drawn = figures(run, cache)
+    for name, svg in drawn.items():
+        replace_text(folder / FOLDER / f"{name}.svg", svg)
+    replace_text(folder / "report.html", render_page(run, samples, drawn, cache=cache))
+    replace_text(folder / "report.md", render_report(run))
 
 
 def read_results(folder: Path) -> RunResult:
