@@ -142,7 +142,7 @@ def ended(session: Session, process: subprocess.Popen[bytes], by: signal.Signals
         yield f"status {status} after {by.name}"
     if "Traceback (most recent call last)" in said(at) or "INTERNALERROR" in said(at):
         yield f"a traceback after {by.name}"
-    if left := [path.name for path in (at / "tmp").iterdir() if "torchinductor" not in path.name]:
+    if left := [path.name for path in (at / "tmp").glob("layerswap-*")]:
         yield f"{by.name} leaves {', '.join(left)} among the temporary files"
 
 
@@ -210,12 +210,12 @@ def campaign(kills: int, seed: int, names: Sequence[str], say: Callable[[str], N
                 except AssertionError as error:
                     found.append(f"{by.name}: {error}")
                 if found and keep:
-                    shutil.copytree(at, keep / f"{seed}-{number}", symlinks=True, dirs_exist_ok=True)
+                    shutil.copytree(at, keep / f"{seed}-{number}-{by.name}-{moment:.2f}", symlinks=True)
             found += again(session, at, place, expected[session.name])
             harm += [f"{session.name}, run {number}: {wrong}" for wrong in found]
             say(f"{number}: {session.name}" + "".join(f"\n   {wrong}" for wrong in found))
             if found and keep:
-                shutil.copytree(at, keep / f"{seed}-{number}-again", symlinks=True, dirs_exist_ok=True)
+                shutil.copytree(at, keep / f"{seed}-{number}-again", symlinks=True)
             shutil.rmtree(at)
     met = sum(count for name, count in counts.items() if "before" not in name)
     say("\n".join(f"{count:4d}  {end}" for end, count in sorted(ends.items())))

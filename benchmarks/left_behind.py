@@ -20,7 +20,7 @@ from harness.reporting.samples import read_samples
 
 # Seconds and dates, bytes of memory, and how much work there was left to do.
 TIMED = {"seconds", "merge_seconds", "peak_bytes", "name", "wall seconds", "date", "layer calls", "work"}
-TIMED_LINES = re.compile(r"^\| (run|wall seconds|seconds|date|layer calls) .*$", re.MULTILINE)
+TIMED_LINES = re.compile(r"^\| (run|wall seconds|seconds|date|layer calls) .*\n", re.MULTILINE)
 COST = re.compile(r"\n## Cost\n.*?(?=\n## )", re.DOTALL)
 FILES = {"report.md", "report.html", "results.json", "results.csv", "scores.json", "samples.jsonl.gz"}
 
