@@ -173,53 +173,64 @@ def check_whole(session: Session, at: Path, expected: object) -> None:
         assert session.result(at) in (None, expected), "the result is there in part"
 
 
-def campaign(kills: int, seed: int, names: Sequence[str], say: Callable[[str], None], keep: Path | None = None) -> bool:
-    """So many kills of sessions in their midst; False if any did harm. ``keep``: a folder for what is found."""
+def killed(
+    session: Session, at: Path, place: Path, expected: object, most: float, random: Random
+) -> tuple[str, list[str]]:
+    """Ends a session at a random moment: by what, with which words (none if it was done before), and what is wrong."""
+    process, by = start(session, at, place), random.choice(SIGNALS)
+    moment = random.uniform(0, most)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(moment)
+        return "", []
+    found = list(ended(session, process, by, at))
+    if running := left_running():
+        found.append(f"{len(running)} processes still run")
+        for pid in running:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    try:
+        check_whole(session, at, expected)
+    except AssertionError as error:
+        found.append(str(error))
+    end = f"{by.name} {process.returncode} {last_words(at)!r}"
+    return end, [f"{by.name} after {moment:.2f} s: {wrong}" for wrong in found]
+
+
+def campaign(options: argparse.Namespace, say: Callable[[str], None]) -> bool:
+    """So many kills of sessions in their midst; False if any did harm."""
     ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # whatever a killed session leaves becomes our child
-    random, counts, harm, ends = Random(seed), Counter[str](), list[str](), Counter[str]()
-    chosen = [session for session in SESSIONS if session.name in names]
+    random, counts, harm, ends = Random(options.seed), Counter[str](), list[str](), Counter[str]()
+    chosen = [session for session in SESSIONS if session.name in options.of]
+    until = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory(prefix="layerswap-kills-") as name:
         place = Path(name)
         expected, seconds = undisturbed(chosen, place, say)
         total = sum(session.share for session in chosen)
-        left = {session.name: max(1, round(kills * session.share / total)) for session in chosen}
+        left = {session.name: max(1, round(options.kills * session.share / total)) for session in chosen}
         number = 0
-        while any(left.values()):
+        while any(left.values()) and time.monotonic() < until:
             session = random.choice([session for session in chosen if left[session.name]])
             at, number = place / "killed", number + 1
             fresh(session, at, place)
-            found: list[str] = []
+            found, met = list[str](), list[str]()
             for _ in range(random.randint(1, 2)):
-                process, by = start(session, at, place), random.choice(SIGNALS)
-                moment = random.uniform(0, 1.05 * seconds[session.name])
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(moment)
-                    counts[f"{session.name}, ended before"] += 1
+                most = 1.05 * seconds[session.name]
+                end, wrong = killed(session, at, place, expected[session.name][0], most, random)
+                if not end:
                     break
-                found += [f"{wrong} ({moment:.2f} s)" for wrong in ended(session, process, by, at)]
-                if running := left_running():
-                    found.append(f"{by.name} leaves {len(running)} processes running")
-                    for pid in running:
-                        with suppress(ProcessLookupError):
-                            os.kill(pid, signal.SIGKILL)
-                counts[session.name] += 1
-                left[session.name] = max(0, left[session.name] - 1)
-                ends[f"{by.name} {process.returncode} {last_words(at)!r}"] += 1
-                try:
-                    check_whole(session, at, expected[session.name][0])
-                except AssertionError as error:
-                    found.append(f"{by.name}: {error}")
-                if found and keep:
-                    shutil.copytree(at, keep / f"{seed}-{number}-{by.name}-{moment:.2f}", symlinks=True)
+                met, found = [*met, end], found + wrong
+                if wrong and options.keep:
+                    shutil.copytree(at, options.keep / f"{options.seed}-{number}-{len(met)}", symlinks=True)
+            counts[session.name] += len(met)
+            ends.update(met)
+            left[session.name] = max(0, left[session.name] - len(met))
             found += again(session, at, place, expected[session.name])
             harm += [f"{session.name}, run {number}: {wrong}" for wrong in found]
-            say(f"{number}: {session.name}" + "".join(f"\n   {wrong}" for wrong in found))
-            if found and keep:
-                shutil.copytree(at, keep / f"{seed}-{number}-again", symlinks=True)
+            say("\n   ".join([f"{number}: {session.name}", *met, *(f"WRONG {wrong}" for wrong in found)]))
             shutil.rmtree(at)
-    met = sum(count for name, count in counts.items() if "before" not in name)
     say("\n".join(f"{count:4d}  {end}" for end, count in sorted(ends.items())))
-    say(f"{met} kills in the midst of {number} runs ({', '.join(f'{n} {c}' for n, c in sorted(counts.items()))})")
+    listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+    say(f"{sum(counts.values())} kills in the midst of {number} runs ({listed})")
     say("\n".join(harm) or "every result as that of an undisturbed run, nothing half-written, nothing left running")
     return not harm
 
@@ -268,10 +279,10 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=60, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument("--of", nargs="+", default=names, choices=names, help="(default: all)")
+    parser.add_argument("--minutes", type=float, default=240.0, help="then it begins no other (default: %(default)s)")
     parser.add_argument("--keep", type=Path, help="a folder for what harmed sessions left")
     options = parser.parse_args()
-    say = lambda text: print(text, flush=True)  # noqa: E731
-    return int(not campaign(options.kills, options.seed, options.of, say, options.keep))
+    return int(not campaign(options, lambda text: print(text, flush=True)))
 
 
 if __name__ == "__main__":

@@ -117,6 +117,11 @@ def read_options(config: pytest.Config) -> Options:
     return config.stash[_OPTIONS]
 
 
+def failed(error: LayerswapError) -> BaseException:
+    """What an item ends with for an error of a user's, to be raised ``from None``: its sentence alone, once."""
+    return pytest.fail.Exception(str(error), pytrace=False)
+
+
 def under_ci(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether ``CI`` is set, as the hosts of continuous integration do."""
     return environment.get("CI", "").lower() not in ("", "0", "false", "no")

@@ -23,7 +23,7 @@ import pytest
 
 from harness.errors import LayerswapError, one_line
 from harness.files import replace_text
-from harness.options import add_options, given, read_options
+from harness.options import add_options, failed, given, read_options
 from harness.progress import Progress, Tally, TaskView, write_line
 from harness.stopping import TERMINATED, stopping_well
 
@@ -155,7 +155,7 @@ def ablation_context(request: pytest.FixtureRequest) -> Iterator[Context]:
         try:
             state.context = _context(config, state)
         except LayerswapError as error:  # of a config that cannot be read, as soon as the depth is asked for
-            pytest.fail(str(error), pytrace=False)
+            raise failed(error) from None
     yield state.context
     from harness.runlog import write_facts
 
@@ -244,7 +244,7 @@ def experts(ablation_context: Context) -> Mapping[str, LoadedExpert]:
     try:
         grid.load(grid.settings.profile.experts)
     except LayerswapError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise failed(error) from None
     return grid.experts
 
 
