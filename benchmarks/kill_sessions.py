@@ -67,7 +67,7 @@ SEARCH = ("search", "--budget", "4", "--limit", "10", "--out", "{at}/trials.json
 COMMAND = ("-m", "harness")
 SESSIONS = (
     Session("suite", 0.3, REPORTED, left_behind.suite, left_behind.suite_whole),
-    Session("suite -n 2", 0.15, (*REPORTED, "-n", "2"), left_behind.suite, left_behind.suite_whole),
+    Session("suite -n 2", 0.1, (*REPORTED, "-n", "2"), left_behind.suite, left_behind.suite_whole),
     Session("suite, accepting", 0.15, ACCEPTING, left_behind.accepted),
     Session("merge", 0.1, (*COMMAND, *MERGE), left_behind.model, once=True),
     Session("train", 0.1, (*COMMAND, *TRAIN), left_behind.model, once=True),
@@ -86,6 +86,7 @@ SESSIONS = (
 
 def start(session: Session, at: Path, given: Path) -> subprocess.Popen[bytes]:
     """A session whose files, temporary ones too, are all below ``at``; it has a process group of its own."""
+    shutil.rmtree(at / "tmp", ignore_errors=True)  # what SIGKILL has left there is nobody's
     for name in ("tmp", "cache"):
         (at / name).mkdir(parents=True, exist_ok=True)
     settings = {
@@ -177,6 +178,8 @@ def killed(
     session: Session, at: Path, place: Path, expected: object, most: float, random: Random
 ) -> tuple[str, list[str]]:
     """Ends a session at a random moment: by what, with which words (none if it was done before), and what is wrong."""
+    if session.once and session.result(at) is not None:
+        return "", []
     process, by = start(session, at, place), random.choice(SIGNALS)
     moment = random.uniform(0, most)
     with suppress(subprocess.TimeoutExpired):
@@ -192,6 +195,8 @@ def killed(
         check_whole(session, at, expected)
     except AssertionError as error:
         found.append(str(error))
+    if not process.returncode:
+        return "", found
     end = f"{by.name} {process.returncode} {last_words(at)!r}"
     return end, [f"{by.name} after {moment:.2f} s: {wrong}" for wrong in found]
 
@@ -199,6 +204,7 @@ def killed(
 def campaign(options: argparse.Namespace, say: Callable[[str], None]) -> bool:
     """So many kills of sessions in their midst; False if any did harm."""
     ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # whatever a killed session leaves becomes our child
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has sessions ignore it
     random, counts, harm, ends = Random(options.seed), Counter[str](), list[str](), Counter[str]()
     chosen = [session for session in SESSIONS if session.name in options.of]
     until = time.monotonic() + 60 * options.minutes
@@ -216,9 +222,10 @@ def campaign(options: argparse.Namespace, say: Callable[[str], None]) -> bool:
             for _ in range(random.randint(1, 2)):
                 most = 1.05 * seconds[session.name]
                 end, wrong = killed(session, at, place, expected[session.name][0], most, random)
+                found += wrong
                 if not end:
                     break
-                met, found = [*met, end], found + wrong
+                met.append(end)
                 if wrong and options.keep:
                     shutil.copytree(at, options.keep / f"{options.seed}-{number}-{len(met)}", symlinks=True)
             counts[session.name] += len(met)
