@@ -13,7 +13,7 @@ from harness.commands.hub import add_hub_commands
 from harness.commands.models import add_model_commands
 from harness.commands.searching import add_search_commands
 from harness.commands.training import add_training_commands
-from harness.errors import LayerswapError, plain
+from harness.errors import LayerswapError, plain, refused
 from harness.stopping import TERMINATED, Terminated, stopping_well
 
 
@@ -31,8 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return 1
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {plain(place + (error.strerror or str(error)))}", file=sys.stderr)
+        print(f"error: {plain(refused(error))}", file=sys.stderr)
         return 2
     except MemoryError:
         print("error: there is not enough memory: give fewer or smaller models, or more memory", file=sys.stderr)

@@ -108,14 +108,20 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def replace_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` in one step, making its folder: a killed process leaves the old file or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write ``data`` to ``path`` in one step, making its folder: a killed process leaves the old file or the new.
+
+    Raises :class:`OSError` with the name of ``path``.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:  # which names the temporary file or, where the disk is full, none
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import LayerswapError, one_line
+from harness.errors import LayerswapError, one_line, refused
 from harness.files import replace_text
 from harness.options import add_options, failed, given, read_options
 from harness.progress import Progress, Tally, TaskView, write_line
@@ -115,7 +115,9 @@ def pytest_report_collectionfinish(config: pytest.Config, start_path: Path) -> l
     documents = f"{options.limit} documents a task" if options.limit else "all documents"
     accepted = len(options.baselines.scores)
     known = f"{accepted} accepted cases" if accepted else "no accepted results"
-    return [f"ablations: profile {options.profile.name}, {options.device}, {options.dtype}, {documents}, {known}"]
+    beside = f", beside its experts {', '.join(options.beside)}" if options.beside else ""  # a slip of the pen, perhaps
+    run = f"{options.device}, {options.dtype}, {documents}, {known}"
+    return [f"ablations: profile {options.profile.name}{beside}, {run}"]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -271,17 +273,20 @@ def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -
     return None
 
 
-@pytest.hookimpl(trylast=True)  # after the fixtures of an interrupted session, which note what the report needs
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+# After the fixtures of an interrupted session, which note what the report needs, and whatever fails in other plugins.
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
     """Writes the report and, if asked for, accepts the results; in one process only, after all items."""
     config = session.config
     state = config.stash[_STATE]
-    if hasattr(config, "workerinput"):
-        return
-    if state.folder != Path() and (state.folder / "records").is_dir():
-        _finish(session, exitstatus)
-    if state.terminated.is_set():
-        session.exitstatus = TERMINATED
+    try:
+        return (yield)
+    finally:
+        if not hasattr(config, "workerinput"):
+            if state.folder != Path() and (state.folder / "records").is_dir():
+                _finish(session, exitstatus)
+            if state.terminated.is_set():
+                session.exitstatus = TERMINATED
 
 
 def _finish(session: pytest.Session, exitstatus: int) -> None:
@@ -312,7 +317,7 @@ def _finish(session: pytest.Session, exitstatus: int) -> None:
         state.lines += finish(options, state.folder, tally.left, header, store, cells)
         store.close()
     except (LayerswapError, OSError) as error:
-        state.lines.append(f"ERROR: {error}")
+        state.lines.append(f"ERROR: {refused(error) if isinstance(error, OSError) else error}")
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
     except Exception as error:  # what an import says that was interrupted before, and cannot be begun again
         if exitstatus != pytest.ExitCode.INTERRUPTED:

@@ -92,3 +92,13 @@ def test_a_run_is_priced_by_parameters_and_tokens():
 def test_an_expert_option_has_a_name_and_a_place():
     with pytest.raises(LayerswapError, match="--ablation-expert is 'math': expected NAME=PLACE"):
         parse_experts(["math"])
+
+
+def test_a_swap_that_does_not_fit_the_depth_is_said_before_the_run(tiny_profile):
+    profile = load_profile(str(tiny_profile))
+    mmlu = {"benchmarks": {"mmlu": profile.benchmarks["mmlu"]}}
+    assert "ok     the default swap: T|LTML|TT" in diagnose(profile.model_copy(update=mmlu), "cpu", 1).text
+    wide = profile.model_copy(update={**mmlu, "swap": profile.swap.model_copy(update={"bottom": 9})})
+    found = diagnose(wide, "cpu", 1)
+    assert not found.sound
+    assert "WRONG  [swap]: the default sizes (9, 1, 1, 0) do not fit into a model of 4 layers" in found.text

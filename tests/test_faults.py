@@ -216,8 +216,9 @@ def test_a_clock_that_goes_backwards_hides_nothing_that_is_kept(tmp_path, monkey
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     replace_text(tmp_path / "file", "old")
-    with files_up_to(2), pytest.raises(OSError, match="File too large"):
+    with files_up_to(2), pytest.raises(OSError, match="File too large") as caught:
         replace_text(tmp_path / "file", "new and longer")
+    assert caught.value.filename == str(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import LayerswapError
 from harness.evaluation.scores import Sample, Score
+from harness.profiles import OWN_TASKS
 
 if TYPE_CHECKING:
     from harness.evaluation.sharing import Variant
@@ -239,6 +240,11 @@ def _load_tasks(profile: Profile, names: Sequence[str]) -> dict[str, Any]:
     # The default index reads some 14,000 YAML files: only a profile of stock tasks pays for it.
     folder = profile.task_folder
     data = {"data": str(profile.data_folder)} if profile.data_folder else None  # reaches a task's loading function
+    if folder is not None and not folder.is_dir():
+        raise LayerswapError(
+            f"profile {profile.name}: tasks: there is no folder {str(folder)!r}: give one of lm-eval's YAML files, or "
+            f"one that ships ({', '.join(OWN_TASKS)})"
+        )
     manager = TaskManager(include_path=str(folder) if folder else None, include_defaults=folder is None, metadata=data)
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:

@@ -63,3 +63,9 @@ def test_a_run_whose_place_is_taken_while_it_writes_goes_beside_it(ablate, pytes
     assert second.name == f"{first.name}-2"
     assert (first / "report.md").read_text() == "another run's"
     assert (second / "scores.json").is_file()
+
+
+def test_the_report_is_written_although_another_plugin_fails_at_the_end(ablate, latest):
+    result = ablate("--junitxml=/proc/nowhere/junit.xml")
+    assert result.ret != 0
+    assert latest().case("transition/removed")
