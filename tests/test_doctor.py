@@ -102,3 +102,9 @@ def test_a_swap_that_does_not_fit_the_depth_is_said_before_the_run(tiny_profile)
     found = diagnose(wide, "cpu", 1)
     assert not found.sound
     assert "WRONG  [swap]: the default sizes (9, 1, 1, 0) do not fit into a model of 4 layers" in found.text
+
+
+def test_a_limit_that_keeps_nothing_is_said(tiny_profile):
+    profile = load_profile(str(tiny_profile))
+    found = diagnose(profile.model_copy(update={"benchmarks": {"mmlu": profile.benchmarks["mmlu"]}}), "cpu", 0)
+    assert "WRONG  benchmark mmlu: the limit is 0: expected a whole number of documents, 1 or more" in found.text

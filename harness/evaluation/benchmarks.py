@@ -35,7 +35,12 @@ def digest(value: object, length: int = 12) -> str:
 
 
 def subset(total: int, limit: int | None, seed: int = 0) -> list[int]:
-    """Which documents a limit keeps: a seeded sample in ascending order, not the first ones."""
+    """Which documents a limit keeps: a seeded sample in ascending order, not the first ones.
+
+    Raises :class:`LayerswapError` for a limit that would keep none.
+    """
+    if limit is not None and limit < 1:
+        raise LayerswapError(f"the limit is {limit}: expected a whole number of documents, 1 or more")
     if limit is None or limit >= total:
         return list(range(total))
     return sorted(random.Random(f"limit {seed}").sample(range(total), limit))

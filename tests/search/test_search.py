@@ -91,6 +91,13 @@ def test_the_command_prints_a_table_and_writes_every_trial(tiny_profile, tmp_pat
     assert again.err.endswith(f"error: {tmp_path}: Is a directory\n")
 
 
+@pytest.mark.parametrize("limit", ["0", "-1"])
+def test_a_limit_that_keeps_nothing_is_one_sentence(limit, tiny_profile, capsys):
+    assert main(["search", "--profile", str(tiny_profile), "--budget", "1", "--limit", limit]) == 2
+    said = capsys.readouterr().err.splitlines()[1:]  # below what is tuned on
+    assert said == [f"error: the limit is {limit}: expected a whole number of documents, 1 or more"]
+
+
 def test_mistakes_are_one_sentence(parts, monkeypatch, capsys):
     with pytest.raises(LayerswapError, match="--budget is 0: expected a number of swaps"):
         search(parts, 0)
