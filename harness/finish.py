@@ -81,7 +81,7 @@ def _new_report(result: RunResult, place: Path, samples: Sequence[ColumnSamples]
 def _unused(folder: Path) -> Path:
     """``folder``, or the first of ``folder-2``, ``folder-3``, ... that is not there: two runs may end in one second."""
     number, free = 1, folder
-    while free.exists():
+    while free.exists() or free.is_symlink():
         number += 1
         free = folder.with_name(f"{folder.name}-{number}")
     return free
