@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness import __version__
@@ -16,7 +13,8 @@ from harness.commands.hub import add_hub_commands
 from harness.commands.models import add_model_commands
 from harness.commands.searching import add_search_commands
 from harness.commands.training import add_training_commands
-from harness.errors import LayerswapError, plain
+from harness.errors import LayerswapError, plain, refused
+from harness.stopping import TERMINATED, Terminated, stopping_well
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        with _stopping_well():
+        with stopping_well():
             return int(options.run(options) or 0)
     except LayerswapError as error:
         print(f"error: {plain(str(error))}", file=sys.stderr)
@@ -33,32 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return 1
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {plain(place + (error.strerror or str(error)))}", file=sys.stderr)
+        print(f"error: {plain(refused(error))}", file=sys.stderr)
         return 2
     except MemoryError:
         print("error: there is not enough memory: give fewer or smaller models, or more memory", file=sys.stderr)
         return 2
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        return TERMINATED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-
-
-@contextmanager
-def _stopping_well() -> Iterator[None]:
-    """Meanwhile SIGTERM ends the process as an exception does, so that what is half-written is removed."""
-
-    def stop(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:

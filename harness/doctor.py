@@ -71,6 +71,7 @@ def diagnose(profile: Profile, device: str, limit: int | None = None, variants: 
     work = joined([w for benchmark in profile.benchmarks for w in _tasks(profile, benchmark, limit, found)])
     if "base" in tensors and work.documents:
         layers = read_depth(whole["base"])
+        _sizes(profile, layers, found)
         found.lines.append(f"cost   {estimate(work, layers, parameters(tensors['base']), variants, speed)}")
     return found
 
@@ -131,6 +132,16 @@ def _fit(folders: dict[str, Path], found: Diagnosis) -> None:
         found.well(f"{', '.join(folders)}: same architecture, depth, shapes, dtype and tokenizer")
     except LayerswapError as error:
         found.wrong(str(error))
+
+
+def _sizes(profile: Profile, layers: int, found: Diagnosis) -> None:
+    """Whether the profile's own swap fits the depth."""
+    from harness.recipes import LayerSwap
+
+    try:
+        found.well(f"the default swap: {LayerSwap().plan(layers, profile.sizes).drawing}")
+    except LayerswapError as error:
+        found.wrong(f"[swap]: {error}")
 
 
 def _room(profile: Profile, tensors: dict[str, dict[str, Range]], found: Diagnosis) -> None:

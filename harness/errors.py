@@ -19,6 +19,11 @@ def one_line(error: object) -> str:
     return " ".join(plain(str(error)).split()) or type(error).__name__
 
 
+def refused(error: OSError) -> str:
+    """What the system has refused, as *place: reason*."""
+    return (f"{error.filename}: " if error.filename else "") + (error.strerror or str(error))
+
+
 def plain(text: str) -> str:
     """``text`` as a terminal may show it: no control characters but line breaks, and not longer than a person reads."""
     shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

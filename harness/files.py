@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,6 +19,10 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+class Taken(LayerswapError):
+    """Something of that name has appeared where a folder was about to get it."""
 
 
 def cache_folder() -> Path:
@@ -103,24 +108,32 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def replace_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` in one step, making its folder: a killed process leaves the old file or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write ``data`` to ``path`` in one step, making its folder: a killed process leaves the old file or the new.
+
+    Raises :class:`OSError` with the name of ``path``.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:  # which names the temporary file or, where the disk is full, none
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
-def atomic_folder(target: Path, flush: bool = True) -> Iterator[Path]:
+def atomic_folder(target: Path, flush: bool = True, hidden: str = "") -> Iterator[Path]:
     """A hidden folder beside ``target`` that takes its name when the block ends well, and is removed otherwise.
 
-    ``flush`` waits for the disk first, so that not even a power cut leaves a damaged folder under the name. Raises
-    :class:`LayerswapError` where the system refuses.
+    ``flush`` waits for the disk first, so that not even a power cut leaves a damaged folder under the name. What a
+    killed process has left is removed by the next one that writes to a ``target`` of that name or, if it is given, with
+    the same ``hidden`` name. Raises :class:`LayerswapError` where the system refuses, :class:`Taken` if ``target`` is
+    there when the block ends.
     """
-    prefix = f".{target.name}.partial-"
+    prefix = f".{hidden or target.name}.partial-"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(target.parent, prefix)
@@ -135,7 +148,7 @@ def atomic_folder(target: Path, flush: bool = True) -> Iterator[Path]:
         yield folder
         for path in (*folder.iterdir(), folder) if flush else ():
             _flush(path)
-        folder.rename(target)
+        _named(folder, target)
         if flush:
             _flush(target.parent)
     except OSError as error:
@@ -144,6 +157,15 @@ def atomic_folder(target: Path, flush: bool = True) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         if held is not None:
             os.close(held)
+
+
+def _named(folder: Path, target: Path) -> None:
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        raise Taken(f"cannot write {str(target)!r}: {error.strerror}") from error
 
 
 def _hold(folder: Path) -> int | None:

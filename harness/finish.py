@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.cache import Cache
 from harness.evaluation.cells import CellReader
 from harness.evaluation.scores import Score
+from harness.files import Taken
 from harness.gating.baselines import Baselines, save_baselines
 from harness.options import Options
 from harness.reporting.results import RunResult
+
+if TYPE_CHECKING:
+    from harness.reporting.samples import ColumnSamples
 
 MOST_ANNOTATIONS = 10
 MOST_LINES = 40
@@ -36,10 +40,9 @@ def finish(
 
     Raises :class:`LayerswapError` or :class:`OSError` if something cannot be written.
     """
-    from harness.reporting.report import write_report
     from harness.reporting.samples import collect
     from harness.reporting.summary import append_summary
-    from harness.runlog import corpus_contrasts, held_or_recorded, provenance, run_result, scores
+    from harness.runlog import corpus_contrasts, held_or_recorded, run_result, scores
 
     profile = options.profile
     started = datetime.now()
@@ -49,11 +52,9 @@ def finish(
     held = held_or_recorded(result, every)
     lines = []
     if options.reports is not None:
-        target = _unused(options.reports / name)
         result = replace(result, corpus=corpus_contrasts(result, every, store))
         samples = collect(every, result.columns)
-        lines.append(f"report: {write_report(result, target, samples, store)}")
-        save_baselines(target / "scores.json", held, provenance(result))
+        lines.append(f"report: {_new_report(result, options.reports / name, samples, held, store)}")
     if options.accept_into is not None:
         lines += _accept(options, held, result)
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
@@ -61,10 +62,26 @@ def finish(
     return lines
 
 
+def _new_report(result: RunResult, place: Path, samples: Sequence[ColumnSamples], held: Scores, store: Cache) -> Path:
+    """Writes a run's report to ``place``, or beside it if another run is there or gets there meanwhile."""
+    from harness.reporting.report import write_report
+    from harness.runlog import provenance
+
+    def scores(folder: Path) -> None:
+        save_baselines(folder / "scores.json", held, provenance(result))
+
+    while True:
+        target = _unused(place)
+        try:
+            return write_report(result, target, samples, store, scores)
+        except Taken:
+            continue
+
+
 def _unused(folder: Path) -> Path:
     """``folder``, or the first of ``folder-2``, ``folder-3``, ... that is not there: two runs may end in one second."""
     number, free = 1, folder
-    while free.exists():
+    while free.exists() or free.is_symlink():
         number += 1
         free = folder.with_name(f"{folder.name}-{number}")
     return free

@@ -58,6 +58,7 @@ class Options:
     ``accept_into`` is the file that this run's results go to, or None: all of them if ``accept_all``, in which case
     no floor is asserted, or else those of cases without accepted result. ``reports`` is None for no report, ``store``
     for nothing kept from run to run. ``memory`` and ``disk`` are in bytes. ``cluster`` is None unless Ray computes.
+    ``beside`` names experts that were given a place and are none of the profile's.
     """
 
     profile: Profile
@@ -79,6 +80,7 @@ class Options:
     backend_args: tuple[tuple[str, Any], ...]
     disk: int
     cluster: Cluster | None
+    beside: tuple[str, ...] = ()
 
 
 _OPTIONS = pytest.StashKey[Options]()
@@ -117,6 +119,11 @@ def read_options(config: pytest.Config) -> Options:
     return config.stash[_OPTIONS]
 
 
+def failed(error: LayerswapError) -> BaseException:
+    """What an item ends with for an error of a user's, to be raised ``from None``: its sentence alone, once."""
+    return pytest.fail.Exception(str(error), pytrace=False)
+
+
 def under_ci(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether ``CI`` is set, as the hosts of continuous integration do."""
     return environment.get("CI", "").lower() not in ("", "0", "false", "no")
@@ -127,7 +134,13 @@ def _read(config: pytest.Config) -> Options:
 
     places = parse_experts(config.getoption(_key("expert")) or config.getini(_key("expert")))
     here = config.invocation_params.dir
-    profile = load_profile(_value(config, "profile")).changed(places, _value(config, "data"), here)
+    named = load_profile(_value(config, "profile"))
+    profile = named.changed(places, _value(config, "data"), here)
+    if profile.tasks in ("embedded", "small") and _value(config, "data"):
+        raise LayerswapError(
+            f"--ablation-data: the tasks of profile {profile.name} bring their own files and would read none of yours: "
+            "leave it out, or give another --ablation-profile, such as template"
+        )
     limit = _value(config, "limit")
     if limit and not (limit.isdecimal() and int(limit) > 0):
         raise LayerswapError(f"--ablation-limit is {limit!r}: expected a whole number of documents, 1 or more")
@@ -164,6 +177,7 @@ def _read(config: pytest.Config) -> Options:
         backend_args=answering[1],
         disk=_bytes(_value(config, "disk"), "disk"),
         cluster=cluster(executor, address, workers, bool(getattr(config.option, "numprocesses", None))),
+        beside=tuple(name for name in places if name not in named.experts),
     )
 
 

@@ -6,23 +6,26 @@ uses the ``ablation`` fixture has been collected.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import LayerswapError
+from harness.errors import LayerswapError, one_line, refused
 from harness.files import replace_text
-from harness.options import add_options, given, read_options
+from harness.options import add_options, failed, given, read_options
 from harness.progress import Progress, Tally, TaskView, write_line
+from harness.stopping import TERMINATED, stopping_well
 
 if TYPE_CHECKING:
     from harness.evaluation.responses import Store
@@ -32,10 +35,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class State:
-    """What the plugin knows during one session of one process; ``asked``: recipe and benchmark of selected items."""
+    """What the plugin knows during one session of one process; ``asked``: recipe and benchmark of selected items.
+
+    ``closing`` undoes at the end what the session has set up; ``terminated`` says whether SIGTERM has come.
+    """
 
     folder: Path
-    owns_folder: bool
+    closing: ExitStack = field(default_factory=ExitStack)
+    terminated: Event = field(default_factory=Event)
     tally: Tally = field(default_factory=Tally)
     context: Context | None = None
     lines: list[str] = field(default_factory=list)
@@ -55,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Registers the marker, and a folder that all processes of the run share."""
     config.addinivalue_line("markers", "ablation: an item that merges and evaluates a model (added by the plugin)")
     shared = getattr(config, "workerinput", {}).get("layerswap_folder")
-    config.stash[_STATE] = State(Path(shared) if shared else Path(), owns_folder=False)
+    config.stash[_STATE] = State(Path(shared) if shared else Path())
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and not shared:
         progress = Progress(config.stash[_STATE].tally, reporter, quiet=config.option.verbose != 0)
@@ -97,6 +104,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         replace_text(state.folder / "items" / f"{worker}.json", json.dumps(names))
     elif items and not session.config.option.collectonly:
         read_options(session.config)
+        _folder(session.config)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, start_path: Path) -> list[str]:
@@ -107,7 +115,9 @@ def pytest_report_collectionfinish(config: pytest.Config, start_path: Path) -> l
     documents = f"{options.limit} documents a task" if options.limit else "all documents"
     accepted = len(options.baselines.scores)
     known = f"{accepted} accepted cases" if accepted else "no accepted results"
-    return [f"ablations: profile {options.profile.name}, {options.device}, {options.dtype}, {documents}, {known}"]
+    beside = f", beside its experts {', '.join(options.beside)}" if options.beside else ""  # a slip of the pen, perhaps
+    run = f"{options.device}, {options.dtype}, {documents}, {known}"
+    return [f"ablations: profile {options.profile.name}{beside}, {run}"]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -131,7 +141,10 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
 def _folder(config: pytest.Config) -> Path:
     state = config.stash[_STATE]
     if state.folder == Path():
-        state.folder, state.owns_folder = Path(tempfile.mkdtemp(prefix="layerswap-")), True
+        state.folder = Path(tempfile.mkdtemp(prefix="layerswap-"))
+        state.closing.callback(shutil.rmtree, state.folder, ignore_errors=True)
+        state.terminated = state.closing.enter_context(stopping_well())
+        atexit.register(state.closing.close)  # a second Ctrl-C may keep pytest from coming to its end
     return state.folder
 
 
@@ -144,13 +157,13 @@ def ablation_context(request: pytest.FixtureRequest) -> Iterator[Context]:
         try:
             state.context = _context(config, state)
         except LayerswapError as error:  # of a config that cannot be read, as soon as the depth is asked for
-            pytest.fail(str(error), pytrace=False)
+            raise failed(error) from None
     yield state.context
     from harness.runlog import write_facts
 
     grid = state.context.grid
     try:
-        write_facts(state.folder, grid, grid.store)
+        write_facts(state.folder, grid, grid.store, request.session.exitstatus == pytest.ExitCode.INTERRUPTED)
     except OSError as error:
         state.lines.append(f"ERROR: what the report says of the run cannot be kept in {str(state.folder)!r}: {error}")
     state.lines += grid.store.messages
@@ -233,7 +246,7 @@ def experts(ablation_context: Context) -> Mapping[str, LoadedExpert]:
     try:
         grid.load(grid.settings.profile.experts)
     except LayerswapError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise failed(error) from None
     return grid.experts
 
 
@@ -260,12 +273,25 @@ def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -
     return None
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
+# After the fixtures of an interrupted session, which note what the report needs, and whatever fails in other plugins.
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
     """Writes the report and, if asked for, accepts the results; in one process only, after all items."""
     config = session.config
     state = config.stash[_STATE]
-    if hasattr(config, "workerinput") or not (state.folder / "records").is_dir():
-        return
+    try:
+        return (yield)
+    finally:
+        if not hasattr(config, "workerinput"):
+            if state.folder != Path() and (state.folder / "records").is_dir():
+                _finish(session, exitstatus)
+            if state.terminated.is_set():
+                session.exitstatus = TERMINATED
+
+
+def _finish(session: pytest.Session, exitstatus: int) -> None:
+    config = session.config
+    state = config.stash[_STATE]
     from harness.evaluation.cells import CellReader
     from harness.finish import finish
 
@@ -285,11 +311,21 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         else:
             store = _open_store(config, state)
             cells = CellReader(store)
+        if exitstatus == pytest.ExitCode.INTERRUPTED and options.accept_into is not None:
+            options = replace(options, accept_into=None)
+            state.lines.append("nothing was accepted: the run was interrupted")
         state.lines += finish(options, state.folder, tally.left, header, store, cells)
         store.close()
     except (LayerswapError, OSError) as error:
-        state.lines.append(f"ERROR: {error}")
+        state.lines.append(f"ERROR: {refused(error) if isinstance(error, OSError) else error}")
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+    except Exception as error:  # what an import says that was interrupted before, and cannot be begun again
+        if exitstatus != pytest.ExitCode.INTERRUPTED:
+            raise
+        state.lines.append(f"interrupted: no report can be written any more: {one_line(error)}")
+    except KeyboardInterrupt:
+        state.lines.append("interrupted: the report that was being written is not there")
+        session.exitstatus = pytest.ExitCode.INTERRUPTED
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -306,5 +342,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Removes the shared folder."""
     state = config.stash.get(_STATE, None)
-    if state is not None and state.owns_folder:
-        shutil.rmtree(state.folder, ignore_errors=True)
+    if state is not None:
+        state.closing.close()
+        atexit.unregister(state.closing.close)

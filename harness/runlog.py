@@ -67,10 +67,18 @@ def write_record(folder: Path, result: CaseResult) -> None:
         raise LayerswapError(f"the result cannot be noted in {str(path)!r}: {error.strerror or error}") from error
 
 
-def write_facts(folder: Path, grid: Grid, cache: Cache | None = None) -> None:
-    """Adds what this process knows of the run: digests and changes of its experts, editions, and seconds by stage."""
+def write_facts(folder: Path, grid: Grid, cache: Cache | None = None, interrupted: bool = False) -> None:
+    """Adds what this process knows of the run: digests and changes of its experts, editions, and seconds by stage.
+
+    ``interrupted``: nothing is computed for it. The import of torch may be what the interrupt met, and cannot be begun
+    again in the same process.
+    """
     loading, started = grid.seconds.get("load experts", 0.0), time.monotonic()
-    moved = [asdict(change) for change in parameter_changes(grid, cache)]
+    if interrupted:
+        found = kept_changes(grid.digests, grid.settings.device, cache) or ()
+    else:
+        found = parameter_changes(grid, cache)
+    moved = [asdict(change) for change in found]
     loading = grid.seconds.get("load experts", 0.0) - loading  # of a base that no case had needed
     seconds = {**grid.seconds, "compare experts": time.monotonic() - started - loading}
     digests = {

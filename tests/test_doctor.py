@@ -92,3 +92,19 @@ def test_a_run_is_priced_by_parameters_and_tokens():
 def test_an_expert_option_has_a_name_and_a_place():
     with pytest.raises(LayerswapError, match="--ablation-expert is 'math': expected NAME=PLACE"):
         parse_experts(["math"])
+
+
+def test_a_swap_that_does_not_fit_the_depth_is_said_before_the_run(tiny_profile):
+    profile = load_profile(str(tiny_profile))
+    mmlu = {"benchmarks": {"mmlu": profile.benchmarks["mmlu"]}}
+    assert "ok     the default swap: T|LTML|TT" in diagnose(profile.model_copy(update=mmlu), "cpu", 1).text
+    wide = profile.model_copy(update={**mmlu, "swap": profile.swap.model_copy(update={"bottom": 9})})
+    found = diagnose(wide, "cpu", 1)
+    assert not found.sound
+    assert "WRONG  [swap]: the default sizes (9, 1, 1, 0) do not fit into a model of 4 layers" in found.text
+
+
+def test_a_limit_that_keeps_nothing_is_said(tiny_profile):
+    profile = load_profile(str(tiny_profile))
+    found = diagnose(profile.model_copy(update={"benchmarks": {"mmlu": profile.benchmarks["mmlu"]}}), "cpu", 0)
+    assert "WRONG  benchmark mmlu: the limit is 0: expected a whole number of documents, 1 or more" in found.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,7 @@ def _merge(options: argparse.Namespace) -> None:
 
 
 def _analyze(options: argparse.Namespace) -> None:
+    os.environ.setdefault("TQDM_DISABLE", "1")
     from harness.merging.analysis import changes
     from harness.reporting.changes import changes_text, write_figures
 

@@ -63,11 +63,11 @@ def _search(options: argparse.Namespace) -> None:
         )
     finally:
         store.close()
-    if options.out:
-        replace_text(options.out, found.as_json())
     print(table(found))
     if not found.pareto:
         print("nothing that was tried is better anywhere than the profile's swap without losing elsewhere")
+    if options.out:  # last: where it cannot be written, the table has been shown
+        replace_text(options.out, found.as_json())
 
 
 def default_columns(profile: Profile) -> list[str]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import LayerswapError
 from harness.evaluation.scores import Sample, Score
+from harness.profiles import OWN_TASKS
 
 if TYPE_CHECKING:
     from harness.evaluation.sharing import Variant
@@ -34,7 +35,12 @@ def digest(value: object, length: int = 12) -> str:
 
 
 def subset(total: int, limit: int | None, seed: int = 0) -> list[int]:
-    """Which documents a limit keeps: a seeded sample in ascending order, not the first ones."""
+    """Which documents a limit keeps: a seeded sample in ascending order, not the first ones.
+
+    Raises :class:`LayerswapError` for a limit that would keep none.
+    """
+    if limit is not None and limit < 1:
+        raise LayerswapError(f"the limit is {limit}: expected a whole number of documents, 1 or more")
     if limit is None or limit >= total:
         return list(range(total))
     return sorted(random.Random(f"limit {seed}").sample(range(total), limit))
@@ -239,6 +245,11 @@ def _load_tasks(profile: Profile, names: Sequence[str]) -> dict[str, Any]:
     # The default index reads some 14,000 YAML files: only a profile of stock tasks pays for it.
     folder = profile.task_folder
     data = {"data": str(profile.data_folder)} if profile.data_folder else None  # reaches a task's loading function
+    if folder is not None and not folder.is_dir():
+        raise LayerswapError(
+            f"profile {profile.name}: tasks: there is no folder {str(folder)!r}: give one of lm-eval's YAML files, or "
+            f"one that ships ({', '.join(OWN_TASKS)})"
+        )
     manager = TaskManager(include_path=str(folder) if folder else None, include_defaults=folder is None, metadata=data)
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from harness.cache import Cache
 from harness.errors import LayerswapError
-from harness.files import read_object, replace_text
+from harness.files import Taken, atomic_folder, read_object, replace_text
 from harness.reporting.content import UNMET_HEADERS, header, legend, unmet, verdict_line
 from harness.reporting.figures import FOLDER, figures, shown, shown_family
 from harness.reporting.findings import bought
@@ -69,33 +70,56 @@ def render_summary(run: RunResult, families: bool = True) -> str:
 
 
 def write_report(
-    run: RunResult, folder: Path, samples: Sequence[ColumnSamples] = (), cache: Cache | None = None
+    run: RunResult,
+    folder: Path,
+    samples: Sequence[ColumnSamples] = (),
+    cache: Cache | None = None,
+    also: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write the run's files into ``folder``; returns the path of ``report.md``. ``latest`` leads to the newest run.
 
     ``report.md``, ``report.html`` and ``figures/`` are to be read, ``results.json`` is everything that they show,
     ``results.csv`` a line per case and column, and ``samples.jsonl.gz``, if there are ``samples``, every answer.
-    What costs most (figures, packed answers) comes from ``cache`` if an earlier run had the same.
-    ``latest`` is a relative symbolic link, or a text file with the folder's name where links cannot be made. Raises
-    :class:`LayerswapError` if the folder cannot be written, a number is not finite, or ``latest`` is a folder.
+    What costs most (figures, packed answers) comes from ``cache`` if an earlier run had the same. ``also`` is called
+    with the folder to write more. A new folder appears in one step, when all is written; in one that is there, each
+    file is replaced in one. ``latest`` is a relative symbolic link, or a text file with the folder's name where links
+    cannot be made. Raises :class:`LayerswapError` if the folder cannot be written, a number is not finite, or
+    ``latest`` is a folder.
     """
     rewritten = (folder / "results.json").exists()
+    # Beside a report that is there its files are replaced one by one.
+    place = nullcontext(folder) if folder.exists() else atomic_folder(folder, flush=False, hidden="report")
     try:
-        data = json.dumps(run.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        replace_text(folder / "results.json", data + "\n")
-        replace_text(folder / "results.csv", csv_text(run))
-        if samples:
-            write_samples(samples, folder / "samples.jsonl.gz", cache)
-        drawn = figures(run, cache)
-        for name, svg in drawn.items():
-            replace_text(folder / FOLDER / f"{name}.svg", svg)
-        replace_text(folder / "report.html", render_page(run, samples, drawn, cache=cache))
-        replace_text(folder / "report.md", render_report(run))
-    except (OSError, ValueError) as error:
+        with place as at:
+            _write_files(run, at, samples, cache, also)
+    except Taken:
+        raise
+    except (LayerswapError, OSError, ValueError) as error:
         raise LayerswapError(f"{folder}: the report cannot be written: {error}") from error
     if not rewritten and folder.name != "latest":
         _point_to(folder.parent / "latest", folder.name)
     return folder / "report.md"
+
+
+def _write_files(
+    run: RunResult,
+    folder: Path,
+    samples: Sequence[ColumnSamples],
+    cache: Cache | None,
+    also: Callable[[Path], None] | None,
+) -> None:
+    data = json.dumps(run.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+    replace_text(folder / "results.json", data + "\n")
+    replace_text(folder / "results.csv", csv_text(run))
+    if samples:
+        write_samples(samples, folder / "samples.jsonl.gz", cache)
+    if also is not None:
+        also(folder)
+    drawn = figures(run, cache)
+    for name, svg in drawn.items():
+        replace_text(folder / FOLDER / f"{name}.svg", svg)
+    replace_text(folder / "report.html", render_page(run, samples, drawn, cache=cache))
+    replace_text(folder / "report.md", render_report(run))
 
 
 def read_results(folder: Path) -> RunResult:

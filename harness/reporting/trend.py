@@ -31,10 +31,13 @@ class Point:
 def trend_points(reports: Path, case: str, column: str) -> tuple[tuple[Point, ...], list[str]]:
     """The score of every run in ``reports``, oldest first, and a sentence for each that has none.
 
-    Raises :class:`LayerswapError` if no run has it.
+    Raises :class:`LayerswapError` if no run has it, or there is no such folder.
     """
+    if not reports.is_dir():
+        raise LayerswapError(f"{reports}: there is no such folder: expected one of reports")
     found, skipped = [], []
-    for folder in sorted(path for path in reports.glob("*") if path.is_dir() and not path.is_symlink()):
+    seen = [path for path in reports.glob("*") if not path.name.startswith(".")]  # the others are being written
+    for folder in sorted(path for path in seen if path.is_dir() and not path.is_symlink()):
         try:
             run = read_results(folder)
             score = load_baselines(folder / SCORES).get(case, column)

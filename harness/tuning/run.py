@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from harness.errors import LayerswapError
+from harness.errors import LayerswapError, one_line
 from harness.experts import folder_digest, load_expert
-from harness.files import replace_text
+from harness.files import replace_text, shortened
 from harness.tuning.packing import Collator, Encoded, check_apart, encode, sequences
 from harness.tuning.records import Data, data_file, read_data
 from harness.tuning.spec import TrainingSpec
@@ -85,9 +85,11 @@ def tune(job: Job, say: Callable[[str], None] = print) -> dict[str, Any]:
             say(f"goes on from step {last.name.rpartition('-')[2]}")
         trainer = _trainer(job, model, Collator(pad, job.spec.packing), read, steps, last is not None, say)
         started = time.monotonic()
-        _train(trainer, last, job.device)
+        with _written_to(job.state):
+            _train(trainer, last, job.device)
         record = {"base_digest": digest, **record_of(job, data, read, trainer.state, time.monotonic() - started)}
-        write(job, trainer.model, record)
+        with _written_to(job.out):
+            write(job, trainer.model, record)
         shutil.rmtree(job.state, ignore_errors=True)
     return record
 
@@ -102,6 +104,21 @@ def _claimed(job: Job) -> Iterator[None]:
         raise LayerswapError(f"another process is tuning to {str(job.out)!r}") from error
     except OSError as error:
         raise LayerswapError(f"cannot write to {str(job.state)!r}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _written_to(place: Path) -> Iterator[None]:
+    """What safetensors and torch raise where a disk is full is no OSError; here it is one sentence."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        of_torch = ("PytorchStreamWriter", "inline_container", "iostream")  # what torch.save's writer calls itself
+        if not isinstance(error, SafetensorError) and not any(name in str(error) for name in of_torch):
+            raise
+        reason = shortened(one_line(error), 200)
+        raise LayerswapError(f"cannot write to {str(place)!r}, whose disk may be full: {reason}") from error
 
 
 def _train(trainer: Trainer, last: Path | None, device: str) -> None:

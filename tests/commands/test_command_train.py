@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 
 import pytest
 import torch
@@ -85,3 +86,19 @@ def test_every_key_of_a_recipe_has_an_option():
 def test_the_embedded_benchmarks_are_still_written(tmp_path, capsys):
     assert train("embedded", "--benchmarks", tmp_path / "data") == 0
     assert (tmp_path / "data" / "mgsm_sw.jsonl").is_file()
+
+
+@pytest.mark.parametrize("size", [100_000, 4_500_000], ids=["the model", "the optimizer's state"])
+def test_a_full_disk_ends_a_run_with_one_sentence_and_no_expert(size, data, tmp_path, capsys):
+    """safetensors and torch.save have errors of their own for what the system refuses."""
+    out = tmp_path / "math"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        assert train("embedded", "math", "--data", data, "--out", out, "--steps", 1, "--max-length", 64) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: cannot write to '{tmp_path / '.math.run'}', whose disk may be full: ")
+    assert error.count("\n") == 1
+    assert not out.exists()

@@ -30,3 +30,9 @@ def test_benchmarks_are_read_from_published_files(ablate, latest, pytester, tiny
     result = ablate("--ablation-data=elsewhere", profile=path)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*elsewhere' has no mmlu data: expected mmlu/test*"])
+
+
+def test_files_that_the_profiles_own_tasks_would_not_read_are_refused(ablate):
+    result = ablate("--ablation-data=mine")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: --ablation-data: the tasks of profile tiny bring their own files*"])

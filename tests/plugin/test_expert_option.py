@@ -32,3 +32,18 @@ def test_a_placeholder_fails_the_item_with_what_to_do(ablate):
     result = ablate("--ablation-expert=math=<mine>")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*experts.math is still a placeholder (<mine>)*--ablation-expert math=PLACE*"])
+
+
+def test_what_is_wrong_with_a_place_is_said_once(ablate):
+    result = ablate("--ablation-expert=math=/nowhere")
+    result.assert_outcomes(failed=1)
+    said = [line for line in result.outlines if "there is no folder '/nowhere'" in line]
+    assert len(said) == 1, said
+    assert "another exception" not in result.stdout.str()
+
+
+def test_an_expert_that_the_profile_does_not_name_is_shown(ablate, tiny_profile):
+    place = load_profile(str(tiny_profile)).expert_path("math")
+    result = ablate(f"--ablation-expert=maths={place}")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["ablations: profile tiny, beside its experts maths, cpu,*"])

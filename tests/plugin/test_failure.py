@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from xml.etree import ElementTree
+
+from harness import suite
 
 BROKEN = """
 import pytest
@@ -62,3 +66,23 @@ def test_the_marker_selects_ablations_and_a_verbose_run_has_a_line_an_item(ablat
     result = ablate("-m", "ablation", "-k", "kept", "-v", suite=plain)
     result.assert_outcomes(passed=2, deselected=3)
     result.stdout.fnmatch_lines(["*::test_transition[[]kept-mmlu[]] PASSED*", "*[[]kept-flores[]] PASSED*"])
+
+
+CONTROL = """
+import pytest
+from harness.recipes import LayerSwap
+from harness.suite import benchmarks, case
+
+@benchmarks("mmlu")
+@pytest.mark.parametrize("recipe", [case("swap-something", LayerSwap())])
+def test_control(ablation, recipe, benchmark_name):
+    ablation(recipe).equals("math", benchmark_name)
+"""
+
+
+def test_a_broken_control_fails_and_by_no_assert_that_python_leaves_out_under_o(ablate):
+    result = ablate(suite=CONTROL)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["* tensors differ from math's, the first is *"])
+    source = ast.parse(Path(suite.__file__).read_text("utf-8"))
+    assert not [node for node in ast.walk(source) if isinstance(node, ast.Assert)]

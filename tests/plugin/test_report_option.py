@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+from harness import finish
 from harness.reporting.report import read_results
 from harness.reporting.samples import read_samples
 
@@ -42,3 +45,27 @@ def test_a_report_that_cannot_be_written_is_an_error(ablate, pytester):
     result = ablate("--ablation-report=taken")
     assert result.ret == 3
     result.stdout.fnmatch_lines(["ERROR: *taken*the report cannot be written*"])
+
+
+def test_a_run_whose_place_is_taken_while_it_writes_goes_beside_it(ablate, pytester, monkeypatch):
+    save = finish.save_baselines
+
+    def slow(path: Path, *rest: object) -> None:
+        monkeypatch.setattr(finish, "save_baselines", save)
+        (name,) = {read_results(path.parent).name}
+        (pytester.path / "reports" / name).mkdir()
+        (pytester.path / "reports" / name / "report.md").write_text("another run's")
+        save(path, *rest)
+
+    monkeypatch.setattr(finish, "save_baselines", slow)
+    assert ablate().ret == 0
+    first, second = sorted(path for path in (pytester.path / "reports").iterdir() if not path.is_symlink())
+    assert second.name == f"{first.name}-2"
+    assert (first / "report.md").read_text() == "another run's"
+    assert (second / "scores.json").is_file()
+
+
+def test_the_report_is_written_although_another_plugin_fails_at_the_end(ablate, latest):
+    result = ablate("--junitxml=/proc/nowhere/junit.xml")
+    assert result.ret != 0
+    assert latest().case("transition/removed")

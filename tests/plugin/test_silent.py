@@ -45,6 +45,7 @@ def test_looking_at_the_suite_imports_nothing_heavy(probe, options):
 
 def test_a_run_without_ablations_prints_writes_and_imports_nothing_of_ours(probe, pytester):
     pytester.makepyfile(PLAIN)
+    pytester.mkdir("records")  # as a run's own folder has one
     outputs, files = [], []
     for options in ((), ("-p", "harness.plugin")):
         result = probe(*options)

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 
 import pytest
 
 from harness.errors import LayerswapError
+from harness.files import Taken
 from harness.gating.floors import Verdict
 from harness.gating.statistics import Comparison
 from harness.reporting.contrasts import contrasts
@@ -269,3 +271,17 @@ def test_a_number_that_is_not_finite_is_refused(run, tmp_path):
     bad = dataclasses.replace(run, seconds={"merge": float("nan")})
     with pytest.raises(LayerswapError, match="cannot be written"):
         write_report(bad, tmp_path / "one")
+
+
+def test_of_two_reports_in_one_place_the_later_is_refused_and_the_first_whole(run, tmp_path):
+    with pytest.raises(Taken, match=r"cannot write .*one"):
+        write_report(run, tmp_path / "one", also=lambda _: write_report(run, tmp_path / "one") and None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one"]
+    assert read_results(tmp_path / "one") == run
+
+
+def test_a_killed_report_is_no_report_and_the_next_one_removes_it(run, tmp_path):
+    (tmp_path / ".report.partial-killed").mkdir()
+    os.utime(tmp_path / ".report.partial-killed", (0, 0))
+    write_report(run, tmp_path / "one")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "one"]

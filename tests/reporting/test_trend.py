@@ -23,6 +23,7 @@ def reports(run, tmp_path):
         score = replace(score, fingerprint={"task": "2"}) if name == "c" else score
         save_baselines(folder / name / "scores.json", {"method/base": {"mgsm sw": score}}, {})
     (folder / "empty").mkdir()
+    (folder / ".report.partial-x").mkdir()  # is being written, or was when its process was killed
     return folder
 
 
@@ -57,3 +58,10 @@ def test_the_command_writes_table_and_figure(reports, tmp_path, capsys):
 def test_a_score_that_no_run_has_is_named(reports):
     with pytest.raises(LayerswapError, match="no run has method/nothing on 'mgsm sw'"):
         trend_points(reports, "method/nothing", "mgsm sw")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path, capsys):
+    assert main(["trend", str(tmp_path / "nowhere")]) == 2
+    assert (
+        capsys.readouterr().err == f"error: {tmp_path / 'nowhere'}: there is no such folder: expected one of reports\n"
+    )

@@ -85,6 +85,17 @@ def test_the_command_prints_a_table_and_writes_every_trial(tiny_profile, tmp_pat
     data = json.loads((tmp_path / "found.json").read_text("utf-8"))
     assert len(data["trials"]) == 2
     assert data["reference"]["held_out"]["belebele sw"]["n"] == 6
+    assert main(["search", "--profile", str(tiny_profile), *arguments[:-1], str(tmp_path)]) == 2  # a folder
+    again = capsys.readouterr()
+    assert again.out == shown.out
+    assert again.err.endswith(f"error: {tmp_path}: Is a directory\n")
+
+
+@pytest.mark.parametrize("limit", ["0", "-1"])
+def test_a_limit_that_keeps_nothing_is_one_sentence(limit, tiny_profile, capsys):
+    assert main(["search", "--profile", str(tiny_profile), "--budget", "1", "--limit", limit]) == 2
+    said = capsys.readouterr().err.splitlines()[1:]  # below what is tuned on
+    assert said == [f"error: the limit is {limit}: expected a whole number of documents, 1 or more"]
 
 
 def test_mistakes_are_one_sentence(parts, monkeypatch, capsys):
