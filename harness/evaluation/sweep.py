@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from harness.evaluation.benchmarks import distinct
 from harness.evaluation.editions import stock_digest
 from harness.evaluation.engine import Counts, Engine, Keep, Sizes, cost_of
-from harness.evaluation.gathering import gathering
 from harness.evaluation.memory import keep_pages
 from harness.evaluation.planning import Piece
 from harness.evaluation.requests import Encoder, Request
@@ -87,7 +86,8 @@ class Sweeper:
         def keep(identity: str, found: Mapping[int, Any]) -> None:
             named = {digests[number]: answer for number, answer in found.items()}
             known[identity].update(named)
-            add(identity, named)
+            if store:
+                store.add_responses(identity, named)
 
         def ask(engine: Engine, of: Sequence[Variant]) -> None:
             for missing, some in _missing(digests, of, known).items():
@@ -97,8 +97,7 @@ class Sweeper:
 
         # The engine is made where there is something to ask.
         left = [v for v in variants if any(digest not in known[v.identity] for digest in digests)]
-        with gathering(store) as add:
-            short = sparing(ask, self._engine, left) if left else set()
+        short = sparing(ask, self._engine, left) if left else set()
 
         def given(identity: str) -> list[Any]:
             if identity in short:
