@@ -56,6 +56,7 @@ class Stock:
         variants: Sequence[Variant],
         store: Store | None,
         done: Callable[[str, tuple[Score, ...]], None],
+        others: Sequence[Variant] = (),
     ) -> None:
         """As :meth:`harness.evaluation.sweep.Sweeper.scores`."""
         with self:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.benchmarks import distinct
 from harness.evaluation.editions import stock_digest
-from harness.evaluation.engine import Counts, Engine, Keep, Sizes, cost_of
+from harness.evaluation.engine import ANCHORS, Counts, Engine, Keep, Sizes, cost_of
 from harness.evaluation.memory import keep_pages
 from harness.evaluation.planning import Piece
 from harness.evaluation.requests import Encoder, Request
@@ -57,17 +58,27 @@ class Sweeper:
         variants: Sequence[Variant],
         store: Store | None,
         done: Callable[[str, tuple[Score, ...]], None],
+        others: Sequence[Variant] = (),
     ) -> None:
         """Every variant's scores on ``columns``, given to ``done`` with its identity, one variant after the other.
 
-        Those that memory did not suffice for are left out, and noted in ``failed``.
+        Those that memory did not suffice for are left out, and noted in ``failed``. Answers of ``others`` that the
+        store has are drafts.
         """
-        answers = {id(column): self._answers(column, variants, store) for column in distinct(columns)}
+        answers = {id(column): self._answers(column, variants, store, others) for column in distinct(columns)}
         with self._stock:
             self.failed = score_each(columns, variants, lambda column, v: answers[id(column)][v.identity](), done)
 
+    def answer(self, column: Column, variants: Sequence[Variant], store: Store, others: Sequence[Variant]) -> None:
+        """Has the store know the variants' answers, as far as memory suffices; ``others``: see :meth:`scores`."""
+        self._answers(column, variants, store, others)
+
+    def answers(self, column: Column) -> bool:
+        """Whether the shared engine answers the column's requests, and not lm-eval's own model class."""
+        return self._can(column)
+
     def _answers(
-        self, column: Column, variants: Sequence[Variant], store: Store | None
+        self, column: Column, variants: Sequence[Variant], store: Store | None, others: Sequence[Variant] = ()
     ) -> dict[str, Callable[[], list[Any]]]:
         """For every variant its responses to the column's instances, in their order."""
         if not self._can(column):
@@ -86,11 +97,14 @@ class Sweeper:
         def ask(engine: Engine, of: Sequence[Variant]) -> None:
             for missing, some in _missing(digests, of, known).items():
                 wanted = [v for v in of if v.identity in missing]
-                drafts = {n: [k[digests[n]] for k in known.values() if digests[n] in k] for n in some}
+                given = [*known.values(), *lent]
+                drafts = {n: [k[digests[n]] for k in given if digests[n] in k] for n in some}
                 _ask(engine, wanted, {number: requests[number] for number in some}, drafts, keep)
 
         # The engine is made where there is something to ask.
         left = [v for v in variants if any(digest not in known[v.identity] for digest in digests)]
+        written = [digest for digest, request in zip(digests, requests, strict=True) if request.stop is not None]
+        lent = _lent(store, left, others, written) if store and left and written else []
         short = sparing(ask, self._engine, left) if left else set()
 
         def given(identity: str) -> list[Any]:
@@ -233,6 +247,20 @@ def _bytes_of_a_token(config: Any, dtype: Any) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * config.num_hidden_layers * heads * width * dtype.itemsize)
+
+
+def _lent(
+    store: Store, variants: Sequence[Variant], others: Sequence[Variant], digests: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    """What others have answered, if all: of those most like ``variants``, as many as decode where nobody has."""
+    own, wanted = {v.identity for v in variants}, set(digests)
+
+    def unlike(other: Variant) -> int:
+        return min(sum(x != y for x, y in zip(v.slots, other.slots, strict=True)) for v in variants)
+
+    ordered = sorted((v for v in others if v.identity not in own), key=lambda v: (unlike(v), v.identity))
+    found = (store.responses(v.identity, list(wanted)) for v in ordered)
+    return list(islice((known for known in found if len(known) == len(wanted)), ANCHORS))
 
 
 def _missing(
