@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.benchmarks import distinct
@@ -120,13 +121,23 @@ class Sweeper:
 
         return stock_answers(ask, self.device, self.rows)
 
-    def ask(self, column: Column, variants: Sequence[Variant], rows: Sequence[Sequence[int]], keep: Keep) -> None:
-        """Gives ``keep`` every variant's answers to the requests whose numbers ``rows`` hold (see :class:`Portion`)."""
+    def ask(
+        self,
+        column: Column,
+        variants: Sequence[Variant],
+        rows: Sequence[Sequence[int]],
+        keep: Keep,
+        drafts: Mapping[int, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
+        """Gives ``keep`` every variant's answers to the requests whose numbers ``rows`` hold (see :class:`Portion`).
+
+        ``drafts`` are answers of other variants.
+        """
         if not self._can(column):
             return self._stock.ask(column, variants, rows, keep)
         requests, _ = self._encoded(column)
         asked = {number: requests[number] for row in rows for number in row}
-        _ask(self._engine, variants, asked, {}, keep, [i for i, row in enumerate(rows) for _ in row])
+        _ask(self._engine, variants, asked, drafts, keep, [i for i, row in enumerate(rows) for _ in row])
 
     def digests(self, column: Column) -> list[str]:
         """What each of the column's requests is kept under."""
