@@ -27,6 +27,7 @@ from benchmarks.parallel import GRID, compare, ray_start
 from harness.evaluation.cluster import for_workers
 from harness.evaluation.editions import engine_digest
 from harness.evaluation.grid import Grid, Settings
+from harness.evaluation.packing import plan
 from harness.evaluation.planning import Block, Piece, Prices, Work, divide, lower_bound, makespan, seconds, whole, work
 from harness.evaluation.prices import fit
 from harness.evaluation.questions import questions
@@ -172,7 +173,7 @@ def simulate() -> None:
     )
     for gpus in GPUS:
         began = time.process_time()
-        tasks = divide(blocks, gpus, H100)
+        tasks = plan(blocks, gpus, H100)
         planned = time.process_time() - began
         durations = seconds(blocks, tasks, H100)
         kept = [work(blocks[task.block], task).rows for task in tasks]

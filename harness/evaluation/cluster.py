@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import LayerswapError
 from harness.evaluation.editions import engine_digest
-from harness.evaluation.planning import Prices, Task, Work, divide, seconds, work
+from harness.evaluation.packing import plan
+from harness.evaluation.planning import Prices, Task, Work, seconds, work
 from harness.evaluation.prices import fit, keep_prices, known_prices
 from harness.evaluation.questions import Asked, questions
 from harness.evaluation.worker import Job, Worker
@@ -145,7 +146,7 @@ def answer(
     needs = needs_of(grid.settings, *_weights(grid))
     workers = min(_room(ray, needs), most or 10**6)
     blocks = [block.block for block in asked]
-    tasks = divide(blocks, workers, prices)
+    tasks = plan(blocks, workers, prices)
     predicted = seconds(blocks, tasks, prices)
     workers, total = min(workers, len(tasks)), sum(predicted)
     begun(f"ray: {len(tasks)} tasks for {workers} workers")
