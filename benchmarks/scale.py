@@ -24,7 +24,7 @@ from random import Random
 from typing import Any
 
 from benchmarks.parallel import GRID, compare, ray_start
-from harness.evaluation.cluster import for_workers
+from harness.evaluation.cluster import for_workers, queue_of
 from harness.evaluation.editions import engine_digest
 from harness.evaluation.grid import Grid, Settings
 from harness.evaluation.packing import plan
@@ -93,10 +93,14 @@ def measured(recipes: Sequence[str], benchmarks: Sequence[str], limit: int, work
         worker.ready()
         worker.answer(asked[0].job(divide(blocks[:1], 4, Prices())[-1]))  # experts are loaded, columns are built
         found = []
-        for task in divide(blocks, workers, Prices()):
-            job = asked[task.block].job(task)
+        tasks = plan(blocks, workers, Prices())
+        queue = queue_of(asked, tasks)
+        while taken := queue.take():
+            number, job = taken
             worker._built(job.benchmark)
-            found.append((work(blocks[task.block], task), worker.answer(job)[0]))
+            spent, answers = worker.answer(job)
+            queue.note(number, answers)
+            found.append((work(blocks[tasks[number].block], tasks[number]), spent))
         grid.store.close()
         return found
 
