@@ -1,23 +1,20 @@
 """How a grid scales: what tasks cost against what is foreseen, Ray's workers against one process, and a large cluster.
 
     python -m benchmarks.scale model                # prices fitted on some grids, held against grids they have not seen
-    python -m benchmarks.scale ray --workers 2      # a Ray cluster of this machine against one process
-    python -m benchmarks.scale processes            # pytest -n 2 against pytest, threads fixed at one each
+    python -m benchmarks.scale ray                  # two workers of Ray against one process, threads fixed at one each
+    python -m benchmarks.scale processes            # pytest -n 2 against one process, threads fixed at one each
     python -m benchmarks.scale simulate             # 8 to 512 GPUs over a grid of an 8B model, with the real planner
 
-The first two evaluate the embedded experts, with one thread a process, and compare processor seconds, since wall time
-means little on a machine with other work; ``ray`` and ``processes`` print both. The simulation's prices are assumed for
-an H100 and printed: none was measured.
+The first evaluates the embedded experts and compares processor seconds, since wall time means little on a machine with
+other work; ``ray`` and ``processes`` print both (:mod:`benchmarks.parallel`), on the grid that is printed or on what
+other arguments of pytest select, ``--rounds`` times in turns. The simulation's prices are assumed for an H100 and
+printed: none was measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
-import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,19 +23,19 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from harness.evaluation.cluster import Finished, answer, connected, for_workers
+from benchmarks.parallel import GRID, compare, ray_start
+from harness.evaluation.cluster import for_workers, queue_of
 from harness.evaluation.editions import engine_digest
 from harness.evaluation.grid import Grid, Settings
+from harness.evaluation.packing import plan
 from harness.evaluation.planning import Block, Piece, Prices, Work, divide, lower_bound, makespan, seconds, whole, work
 from harness.evaluation.prices import fit
 from harness.evaluation.questions import questions
 from harness.evaluation.responses import Store
 from harness.evaluation.worker import Worker
-from harness.execution import Cluster
 from harness.profiles import load_profile
 from harness.recipe_text import parse_recipe
 
-ROOT = Path(__file__).parents[1]
 SWEEP = tuple(f"layer-swap(bottom={b}, top={u})" for b in (1, 2, 3, 4) for u in (0, 1, 2))
 OTHERS = (
     "expert('math')",
@@ -48,10 +45,11 @@ OTHERS = (
     "layer-swap(transition=0)",
     "layer-swap(outer='math')",
 )
-# Recipes, benchmarks and documents a task: prices are fitted on the first, and held against the second.
+# Recipes, benchmarks and documents a task: prices are fitted on the first, and held against the second. Both have
+# variants enough for tasks that begin with others' answers.
 SEEN = (
-    (SWEEP[:4], ("mmlu", "mgsm"), 60),
-    (OTHERS[:4], ("belebele", "flores"), 40),
+    (SWEEP[:8], ("mmlu", "mgsm"), 60),
+    (OTHERS, ("belebele", "flores"), 40),
     (SWEEP[:8], ("belebele", "mmlu"), 120),
     (OTHERS[:2], ("mgsm", "flores"), 100),
 )
@@ -96,10 +94,14 @@ def measured(recipes: Sequence[str], benchmarks: Sequence[str], limit: int, work
         worker.ready()
         worker.answer(asked[0].job(divide(blocks[:1], 4, Prices())[-1]))  # experts are loaded, columns are built
         found = []
-        for task in divide(blocks, workers, Prices()):
-            job = asked[task.block].job(task)
+        tasks = plan(blocks, workers, Prices())
+        queue = queue_of(asked, tasks)
+        while taken := queue.take():
+            number, job = taken
             worker._built(job.benchmark)
-            found.append((work(blocks[task.block], task), worker.answer(job)[0]))
+            spent, answers = worker.answer(job)
+            queue.note(number, answers)
+            found.append((work(blocks[tasks[number].block], tasks[number]), spent))
         grid.store.close()
         return found
 
@@ -121,70 +123,6 @@ def model() -> None:
                 f"{took:.2f} processor seconds, foreseen {foreseen:.2f} ({foreseen / took - 1:+.0%})",
                 flush=True,
             )
-
-
-def ray_against_one(most: int, limit: int) -> None:
-    """Prints what a grid took in one process and on a cluster, and whether both kept the same bytes."""
-    import sqlite3
-
-    import torch
-
-    torch.set_num_threads(1)
-    benchmarks = ("mmlu", "mgsm", "belebele")
-    with tempfile.TemporaryDirectory() as folder:
-        one, many = (grid_of(Path(folder) / name, SWEEP, benchmarks, limit) for name in ("one", "many"))
-        for benchmark in benchmarks:
-            one.columns(benchmark)
-        one.load(one.settings.profile.experts)
-        one.asker.portions(one.columns("mmlu")[0])
-        began, wall = time.process_time(), time.perf_counter()
-        for benchmark in benchmarks:
-            one.cell(next(iter(one.missing(benchmark))), benchmark)
-        alone, alone_wall = time.process_time() - began, time.perf_counter() - wall
-        asked, tasks, noted = questions(many), list[Finished](), list[float]()
-        with connected(Cluster("local", most)) as ray:
-
-            def done(task: Finished) -> None:
-                tasks.append(task)
-                noted.append(time.perf_counter())
-
-            wall = time.perf_counter()
-            answer(ray, many, asked, most, Prices(), print, done)
-            spent = time.perf_counter() - wall
-        rows = [
-            sqlite3.connect(grid.store.path)
-            .execute("SELECT key, request, run, body FROM responses JOIN variants ON id = variant ORDER BY 1, 2")
-            .fetchall()
-            for grid in (one, many)
-        ]
-        path = makespan([task.seconds for task in tasks], most)
-        print(f"one process: {alone:.1f} processor seconds, {alone_wall:.1f} of wall, experts loaded before")
-        print(
-            f"{most} workers: {sum(t.seconds for t in tasks):.1f} processor seconds in {len(tasks)} tasks, the longest "
-            f"worker {path:.1f}; {spent:.1f} of wall with the start of workers, {noted[-1] - noted[0]:.1f} from the "
-            f"first task's end to the last's; load {os.getloadavg()[0]:.1f}"
-        )
-        print(f"ratio by processor seconds of the longest worker {alone / path:.2f}")
-        print(f"{len(rows[0])} responses, equal byte for byte: {rows[0] == rows[1]}")
-
-
-def processes(arguments: Sequence[str]) -> None:
-    """Prints wall and processor seconds of the suite in one process and in two."""
-    for name, more in (("one process", ()), ("-n 2", ("-n", "2"))):
-        before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        command = [sys.executable, "-m", "pytest", "-q", "ablations/", "--ablation-no-cache", "--ablation-report=none"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*command, *more, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        last = (done.stdout.strip().splitlines() or [done.stderr[-200:]])[-1]
-        print(
-            f"{name}: {time.perf_counter() - wall:.1f} s of wall, {cpu:.1f} processor seconds, load "
-            f"{os.getloadavg()[0]:.1f}: {last}",
-            flush=True,
-        )
 
 
 def large_grid() -> list[Block]:
@@ -240,7 +178,7 @@ def simulate() -> None:
     )
     for gpus in GPUS:
         began = time.process_time()
-        tasks = divide(blocks, gpus, H100)
+        tasks = plan(blocks, gpus, H100)
         planned = time.process_time() - began
         durations = seconds(blocks, tasks, H100)
         kept = [work(blocks[task.block], task).rows for task in tasks]
@@ -258,13 +196,14 @@ def simulate() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("model", "ray", "processes", "simulate"))
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--limit", type=int, default=150, help="documents of each task, for ray (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=1, help="runs of each, for ray and processes")
     options, rest = parser.parse_known_args()
+    if options.what == "ray":
+        print(f"Ray's own start, which is counted below too: {ray_start():.1f} s")
     actions: dict[str, Any] = {
         "model": model,
-        "ray": lambda: ray_against_one(options.workers, options.limit),
-        "processes": lambda: processes(rest),
+        "ray": lambda: compare("ray", options.rounds, rest or GRID),
+        "processes": lambda: compare("-n 2", options.rounds, rest or GRID),
         "simulate": simulate,
     }
     actions[options.what]()

@@ -12,11 +12,13 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import LayerswapError
 from harness.evaluation.editions import engine_digest
-from harness.evaluation.planning import Prices, Work, divide, seconds, work
+from harness.evaluation.packing import plan
+from harness.evaluation.planning import Prices, Task, Work, seconds, work
 from harness.evaluation.prices import fit, keep_prices, known_prices
 from harness.evaluation.questions import Asked, questions
 from harness.evaluation.worker import Job, Worker
@@ -48,18 +50,72 @@ class Finished:
 
 
 @dataclass
+class Queue:
+    """Jobs to be done, each after those whose answers are its drafts: ``after`` numbers them.
+
+    ``left`` are those that no worker is at, the next one last.
+    """
+
+    jobs: Sequence[Job]
+    after: Sequence[frozenset[int]]
+    left: list[int]
+    _answers: dict[int, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+
+    @cached_property
+    def _lenders(self) -> frozenset[int]:
+        return frozenset().union(*self.after)
+
+    def take(self) -> tuple[int, Job] | None:
+        """The next job that can be done, and its number, if there is one."""
+        for at in range(len(self.left) - 1, -1, -1):
+            if self.after[self.left[at]] <= self._answers.keys():
+                number = self.left.pop(at)
+                return number, self._with_drafts(number)
+        return None
+
+    def note(self, number: int, answers: Mapping[str, Mapping[str, Any]]) -> None:
+        """That a job is done; its answers are held if they are drafts."""
+        self._answers[number] = answers if number in self._lenders else {}
+
+    def _with_drafts(self, number: int) -> Job:
+        job, after = self.jobs[number], sorted(self.after[number])
+        if not after:
+            return job
+        given = [found for of in after for found in self._answers[of].values()]
+        names = [pair for row in zip(job.rows, job.digests, strict=True) for pair in zip(*row, strict=True)]
+        return replace(job, drafts={n: tuple(found[d] for found in given if d in found) for n, d in names})
+
+
+def queue_of(asked: Sequence[Asked], tasks: Sequence[Task]) -> Queue:
+    """The jobs of ``tasks``, in their order, but for those whose answers are drafts, which come first."""
+    of_block: dict[int, list[int]] = {}
+    for number, task in enumerate(tasks):
+        of_block.setdefault(id(asked[task.block]), []).append(number)
+    after = [frozenset(n for first in asked[task.block].before for n in of_block[id(first)]) for task in tasks]
+    lenders = frozenset().union(*after)
+    left = sorted(range(len(tasks)), key=lambda number: (number in lenders, -number))
+    return Queue([asked[task.block].job(task) for task in tasks], after, left)
+
+
+@dataclass
 class _Pool:
-    """Workers that start, that wait for a task, and that are at one. ``start`` makes one more."""
+    """Workers that start or are at a task, and those that wait for one. ``start`` makes one more."""
 
     ray: Any
     start: Callable[[], Any]
     waiting: dict[Any, Any] = field(default_factory=dict)  # what comes back → worker and its job's number, or None
+    idle: list[Any] = field(default_factory=list)
 
     def begin(self) -> None:
         worker = self.start()
         self.waiting[worker.ready.remote()] = worker, None
 
+    def rest(self) -> None:
+        while self.idle:
+            self.ray.kill(self.idle.pop())
+
     def close(self) -> None:
+        self.rest()
         for worker, _ in self.waiting.values():
             self.ray.kill(worker)
         self.waiting.clear()
@@ -90,7 +146,7 @@ def answer(
     needs = needs_of(grid.settings, *_weights(grid))
     workers = min(_room(ray, needs), most or 10**6)
     blocks = [block.block for block in asked]
-    tasks = divide(blocks, workers, prices)
+    tasks = plan(blocks, workers, prices)
     predicted = seconds(blocks, tasks, prices)
     workers, total = min(workers, len(tasks)), sum(predicted)
     begun(f"ray: {len(tasks)} tasks for {workers} workers")
@@ -106,7 +162,7 @@ def answer(
     make = ray.remote(Worker).options(**needs, max_restarts=0, max_task_retries=0)
     pool = _Pool(ray, lambda: make.remote(settings, digests, engine_digest(settings)))
     try:
-        _run(pool, [asked[task.block].job(task) for task in tasks], workers, finished)
+        _run(pool, queue_of(asked, tasks), workers, finished)
     finally:
         pool.close()
 
@@ -134,11 +190,10 @@ def place_here(device: str) -> str:
     return device if torch.cuda.is_available() else "cpu"
 
 
-def _run(pool: _Pool, jobs: Sequence[Job], workers: int, finished: Callable[[int, float, Any], None]) -> None:
+def _run(pool: _Pool, tasks: Queue, workers: int, finished: Callable[[int, float, Any], None]) -> None:
     """Every job once, in their order as workers are free; again, if its worker is lost."""
     ray = pool.ray
-    left, losses, open_ = list(range(len(jobs)))[::-1], [0] * len(jobs), len(jobs)
-    starts = 0
+    losses, open_, starts = [0] * len(tasks.jobs), len(tasks.jobs), 0
     for _ in range(workers):
         pool.begin()
     while open_:
@@ -152,7 +207,7 @@ def _run(pool: _Pool, jobs: Sequence[Job], workers: int, finished: Callable[[int
             ray.kill(worker)
             if number is not None:
                 losses[number] += 1
-                left.append(number)
+                tasks.left.append(number)
             starts += number is None
             if starts > LOSSES * workers or (number is not None and losses[number] == LOSSES):
                 raise LayerswapError(
@@ -161,11 +216,14 @@ def _run(pool: _Pool, jobs: Sequence[Job], workers: int, finished: Callable[[int
                 ) from error
             pool.begin()
             continue
-        if left:  # before what came is kept, which takes a while
-            following = left.pop()
-            pool.waiting[worker.answer.remote(jobs[following])] = worker, following
-        else:
-            ray.kill(worker)
+        if number is not None:
+            tasks.note(number, answer[1])
+        pool.idle.append(worker)
+        while pool.idle and (following := tasks.take()):  # before what came is kept, which takes a while
+            worker = pool.idle.pop()
+            pool.waiting[worker.answer.remote(following[1])] = worker, following[0]
+        if not tasks.left:
+            pool.rest()
         if number is not None:
             finished(number, *answer)
             open_ -= 1

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from harness.errors import LayerswapError
 from harness.evaluation.cells import Cell, CellReader, keep_cell, key_of
@@ -21,6 +19,7 @@ from harness.evaluation.variants import Settings, Variants
 
 if TYPE_CHECKING:
     from harness.evaluation.benchmarks import Column
+    from harness.evaluation.division import Division
     from harness.evaluation.responses import Store
     from harness.evaluation.sharing import Variant
     from harness.evaluation.stock import Stock
@@ -116,10 +115,13 @@ class Grid:
         """Every benchmark that the run will ask for."""
         return tuple(self._expected)
 
+    def plans(self, benchmark: str) -> dict[str, Plan]:
+        """A plan for each of the distinct weights that the run will ask for on a benchmark, by their digest."""
+        return {self.identity(plan): plan for plan in self._expected[benchmark].values()}
+
     def missing(self, benchmark: str) -> list[Plan]:
         """The expected plans of distinct weights that have no cell yet, in the order in which neighbours share most."""
-        wanted = {self.identity(plan): plan for plan in self._expected[benchmark].values()}
-        missing = (plan for identity, plan in wanted.items() if self._read(identity, benchmark) is None)
+        missing = (plan for identity, plan in self.plans(benchmark).items() if self.known(benchmark, identity) is None)
         return sorted(missing, key=self.variants.slots)
 
     def columns(self, benchmark: str) -> list[Column]:
@@ -138,12 +140,13 @@ class Grid:
         :class:`LayerswapError` if there was not enough memory for this one.
         """
         identity = self.identity(plan)
-        if (cell := self._read(identity, benchmark)) is None:
+        if (cell := self.known(benchmark, identity)) is None:
             self._expected.setdefault(benchmark, {}).setdefault(plan.text, plan)
-            for unit in self._units(benchmark, identity):
-                self._sweep(unit, benchmark)
-                if (cell := self._read(identity, benchmark)) is not None or (benchmark, identity) in self._failed:
-                    break
+            if self.settings.workers > 1:
+                self._division.answer(benchmark, identity)
+            if (cell := self.known(benchmark, identity)) is None:
+                self.sweep(self._expected[benchmark].values() if self.settings.workers == 1 else [plan], benchmark)
+                cell = self.known(benchmark, identity)
         if cell is None and (benchmark, identity) in self._failed:
             raise self._failed[benchmark, identity]
         assert cell is not None
@@ -194,11 +197,11 @@ class Grid:
         self.variants.add("controls", started)
         return Control(tuple(different), found)
 
-    def _sweep(self, plans: Sequence[Plan], benchmark: str) -> None:
-        """Computes what is not there of some plans' cells."""
+    def sweep(self, plans: Iterable[Plan], benchmark: str, before: float = 0.0) -> None:
+        """Computes what is not there of some plans' cells; a cell took ``before`` seconds already."""
         wanted = {self.identity(plan): plan for plan in plans}
         wanted = {i: p for i, p in wanted.items() if (benchmark, i) not in self._failed}
-        wanted = {i: p for i, p in wanted.items() if self._read(i, benchmark) is None}
+        wanted = {i: p for i, p in wanted.items() if self.known(benchmark, i) is None}
         if not wanted:
             return
         columns = self._built(benchmark)
@@ -209,11 +212,12 @@ class Grid:
         started, merged = time.monotonic(), self.seconds.get("merge", 0.0)
         reset_peak(self.settings.home)
         scored: dict[str, Any] = {}
+        others = [self.variants.variant(plan) for plan in self._expected.get(benchmark, {}).values()]
         with allowing(self.settings.unsafe_code):
-            self._sweeper.scores(columns, variants, self.store, scored.__setitem__)
+            self._sweeper.scores(columns, variants, self.store, scored.__setitem__, others)
         self._failed |= {(benchmark, identity): error for identity, error in self._sweeper.failed.items()}
         merged = self.seconds.get("merge", 0.0) - merged
-        seconds = self.variants.add(f"evaluate {benchmark}", started, besides=merged) / len(wanted)
+        seconds = self.variants.add(f"evaluate {benchmark}", started, besides=merged) / len(wanted) + before
         peak = peak_bytes(self.settings.home)
         self.sweeps += 1
         for identity, scores in scored.items():
@@ -232,28 +236,8 @@ class Grid:
             for digests in asked
         )
 
-    def _units(self, benchmark: str, identity: str) -> Iterator[list[Plan]]:
-        """Parts of the expected plans, none of which another process works on meanwhile.
-
-        Neighbours share most layers, so a part is a run of them. The part that holds ``identity`` comes first, or,
-        while another process has it, last; what is left of others fills the wait.
-        """
-        ordered = sorted(self._expected[benchmark].values(), key=lambda plan: self.variants.slots(plan))
-        size = -(-len(ordered) // (2 * self.settings.workers if self.settings.workers > 1 else 1))
-        parts = [ordered[i : i + size] for i in range(0, len(ordered), size)]
-        own = next(i for i, part in enumerate(parts) if identity in map(self.identity, part))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        locks = [FileLock(self.folder / f"{benchmark}-{i}.lock") for i in range(len(parts))]
-        for i in (own, *(j for j in range(len(parts)) if j != own)):
-            try:
-                with locks[i].acquire(timeout=0):
-                    yield parts[i]
-            except Timeout:
-                continue
-        with locks[own]:
-            yield parts[own]
-
-    def _read(self, identity: str, benchmark: str) -> Cell | None:
+    def known(self, benchmark: str, identity: str) -> Cell | None:
+        """The cell of a variant, if there is one."""
         return self.cells.read(self._edition(benchmark), benchmark, identity)
 
     def _edition(self, benchmark: str) -> str:
@@ -261,6 +245,12 @@ class Grid:
             known = edition(self.built_from, benchmark)
             self._editions[benchmark] = known or built_edition(self.settings, self._built(benchmark))
         return self._editions[benchmark]
+
+    @cached_property
+    def _division(self) -> Division:
+        from harness.evaluation.division import Division
+
+        return Division(self, self.folder / "parts")
 
     @cached_property
     def _sweeper(self) -> Sweeper | Stock:

@@ -19,6 +19,7 @@ ANCHORS = 4  # variants of a task whose answers are written token by token; the 
 GAIN = 0.01  # share of a plan's time that is given for tasks half as long
 FINEST = 0.05  # of a worker's whole time: shorter tasks even out nothing
 LOSSY = 0.1  # of it, too: variants, which share layers, are not cut apart for less
+UNFORESEEN = 0.2  # share of an answer that no draft foresees, and that is written token by token
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class Piece:
 class Block:
     """``slots`` of distinct variants, sorted, by :func:`harness.experts.slot_identities`.
 
-    Unless ``shared``, every variant computes all of its layers.
+    Unless ``shared``, every variant computes all of its layers. ``drafted``: others have written answers before, which
+    are verified.
     """
 
     slots: tuple[tuple[str, ...], ...]
     pieces: tuple[Piece, ...]
     shared: bool = True
+    drafted: bool = False
 
     @property
     def layers(self) -> int:
@@ -122,9 +125,12 @@ def work(block: Block, task: Task) -> Work:
     """What ``task`` of ``block`` consists of."""
     (first, last), piece = task.variants, block.piece(*task.pieces)
     count, distinct = last - first, block.distinct(first, last)
-    anchors = 0
+    anchors = 0.0
     tokens = float(piece.tokens) * distinct
-    if piece.written:
+    if piece.written and block.drafted:
+        tokens = float(piece.tokens + ANCHORS * piece.written) * distinct
+        anchors = UNFORESEEN * count
+    elif piece.written:
         anchors = min(count, ANCHORS) if block.shared else count
         # Anchors read the prompts by themselves; the others read them with the anchors' answers behind.
         rest = distinct * (count - anchors) / count

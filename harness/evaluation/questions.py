@@ -6,6 +6,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.evaluation.engine import ANCHORS, anchor
 from harness.evaluation.planning import Block, Task
 from harness.evaluation.worker import Job
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """A block of the grid as a worker is asked it: one column's portions, and plans in the order of their slots."""
+    """A block of the grid as a worker is asked it: one column's portions, and plans in the order of their slots.
+
+    Answers to ``before`` are drafts.
+    """
 
     benchmark: str
     column: int
@@ -26,6 +30,7 @@ class Asked:
     portions: Sequence[Portion]
     plans: Sequence[Plan]
     block: Block
+    before: tuple[Asked, ...] = ()
 
     def job(self, task: Task) -> Job:
         """What ``task`` asks of a worker."""
@@ -66,14 +71,25 @@ def _blocks(
         if missing := tuple(plan for plan in plans if not wanted <= known[plan]):
             groups.setdefault(missing, []).append(portion)
     shared = asker.shares(column)
-    return [
-        Asked(
-            benchmark,
-            number,
-            digests,
-            some,
-            who,
-            Block(tuple(grid.variants.slots(plan) for plan in who), tuple(portion.piece for portion in some), shared),
-        )
-        for who, some in groups.items()
-    ]
+
+    def asked(
+        who: Sequence[Plan], some: Sequence[Portion], drafted: bool = False, before: tuple[Asked, ...] = ()
+    ) -> Asked:
+        slots = tuple(grid.variants.slots(plan) for plan in who)
+        block = Block(slots, tuple(portion.piece for portion in some), shared, drafted)
+        return Asked(benchmark, number, digests, some, who, block, before)
+
+    found = []
+    for who, some in groups.items():
+        scored = [portion for portion in some if not portion.piece.written]
+        written = [portion for portion in some if portion.piece.written]
+        found += [asked(who, scored)] if scored else []
+        if not written or not shared or len(who) <= ANCHORS:
+            found += [asked(who, written)] if written else []
+            continue
+        # Variants whose answers are drafts for all others are asked apart: nobody writes these answers twice.
+        first = {variant.identity for variant in anchor([grid.variants.variant(plan) for plan in who], ANCHORS)}
+        drafts = tuple(asked([plan], written) for plan in who if grid.identity(plan) in first)
+        rest = [plan for plan in who if grid.identity(plan) not in first]
+        found += [*drafts, asked(rest, written, True, drafts)]
+    return found

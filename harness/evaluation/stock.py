@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.costs import CHARACTERS
@@ -56,6 +57,7 @@ class Stock:
         variants: Sequence[Variant],
         store: Store | None,
         done: Callable[[str, tuple[Score, ...]], None],
+        others: Sequence[Variant] = (),
     ) -> None:
         """As :meth:`harness.evaluation.sweep.Sweeper.scores`."""
         with self:
@@ -76,7 +78,14 @@ class Stock:
         self.ask(column, [variant], (tuple(sorted(missing.values())),), keep)
         return [known[digest] for digest in digests]
 
-    def ask(self, column: Column, variants: Sequence[Variant], rows: Sequence[Sequence[int]], keep: Keep) -> None:
+    def ask(
+        self,
+        column: Column,
+        variants: Sequence[Variant],
+        rows: Sequence[Sequence[int]],
+        keep: Keep,
+        drafts: Mapping[int, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
         """Gives ``keep`` every variant's answers to the requests whose numbers ``rows`` hold."""
         numbers = [number for row in rows for number in row]
         if not numbers:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.benchmarks import distinct
 from harness.evaluation.editions import stock_digest
-from harness.evaluation.engine import Counts, Engine, Keep, Sizes, cost_of
+from harness.evaluation.engine import ANCHORS, Counts, Engine, Keep, Sizes, cost_of
 from harness.evaluation.memory import keep_pages
 from harness.evaluation.planning import Piece
 from harness.evaluation.requests import Encoder, Request
@@ -63,17 +65,27 @@ class Sweeper:
         variants: Sequence[Variant],
         store: Store | None,
         done: Callable[[str, tuple[Score, ...]], None],
+        others: Sequence[Variant] = (),
     ) -> None:
         """Every variant's scores on ``columns``, given to ``done`` with its identity, one variant after the other.
 
-        Those that memory did not suffice for are left out, and noted in ``failed``.
+        Those that memory did not suffice for are left out, and noted in ``failed``. Answers of ``others`` that the
+        store has are drafts.
         """
-        answers = {id(column): self._answers(column, variants, store) for column in distinct(columns)}
+        answers = {id(column): self._answers(column, variants, store, others) for column in distinct(columns)}
         with self._stock:
             self.failed = score_each(columns, variants, lambda column, v: answers[id(column)][v.identity](), done)
 
+    def answer(self, column: Column, variants: Sequence[Variant], store: Store, others: Sequence[Variant]) -> None:
+        """Has the store know the variants' answers, as far as memory suffices; ``others``: see :meth:`scores`."""
+        self._answers(column, variants, store, others)
+
+    def answers(self, column: Column) -> bool:
+        """Whether the shared engine answers the column's requests, and not lm-eval's own model class."""
+        return self._can(column)
+
     def _answers(
-        self, column: Column, variants: Sequence[Variant], store: Store | None
+        self, column: Column, variants: Sequence[Variant], store: Store | None, others: Sequence[Variant] = ()
     ) -> dict[str, Callable[[], list[Any]]]:
         """For every variant its responses to the column's instances, in their order."""
         if not self._can(column):
@@ -92,11 +104,14 @@ class Sweeper:
         def ask(engine: Engine, of: Sequence[Variant]) -> None:
             for missing, some in _missing(digests, of, known).items():
                 wanted = [v for v in of if v.identity in missing]
-                drafts = {n: [k[digests[n]] for k in known.values() if digests[n] in k] for n in some}
+                given = [*known.values(), *lent]
+                drafts = {n: [k[digests[n]] for k in given if digests[n] in k] for n in some}
                 _ask(engine, wanted, {number: requests[number] for number in some}, drafts, keep)
 
         # The engine is made where there is something to ask.
         left = [v for v in variants if any(digest not in known[v.identity] for digest in digests)]
+        written = [digest for digest, request in zip(digests, requests, strict=True) if request.stop is not None]
+        lent = _lent(store, left, others, written) if store and left and written else []
         short = sparing(ask, self._engine, left) if left else set()
 
         def given(identity: str) -> list[Any]:
@@ -112,13 +127,23 @@ class Sweeper:
 
         return stock_answers(ask, self.device, self.rows)
 
-    def ask(self, column: Column, variants: Sequence[Variant], rows: Sequence[Sequence[int]], keep: Keep) -> None:
-        """Gives ``keep`` every variant's answers to the requests whose numbers ``rows`` hold (see :class:`Portion`)."""
+    def ask(
+        self,
+        column: Column,
+        variants: Sequence[Variant],
+        rows: Sequence[Sequence[int]],
+        keep: Keep,
+        drafts: Mapping[int, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
+        """Gives ``keep`` every variant's answers to the requests whose numbers ``rows`` hold (see :class:`Portion`).
+
+        ``drafts`` are answers of other variants.
+        """
         if not self._can(column):
             return self._stock.ask(column, variants, rows, keep)
         requests, _ = self._encoded(column)
         asked = {number: requests[number] for row in rows for number in row}
-        _ask(self._engine, variants, asked, {}, keep, [i for i, row in enumerate(rows) for _ in row])
+        _ask(self._engine, variants, asked, drafts, keep, [i for i, row in enumerate(rows) for _ in row])
 
     def digests(self, column: Column) -> list[str]:
         """What each of the column's requests is kept under."""
@@ -243,6 +268,20 @@ def _ask(
             engine.score(variants, scored, keep, **({} if apart is None else {"apart": apart}))
         if open_:
             engine.generate(variants, open_, {n: drafts.get(n, ()) for n in open_}, keep)
+
+
+def _lent(
+    store: Store, variants: Sequence[Variant], others: Sequence[Variant], digests: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    """What others have answered, if all: of those most like ``variants``, as many as decode where nobody has."""
+    own, wanted = {v.identity for v in variants}, set(digests)
+
+    def unlike(other: Variant) -> int:
+        return min(sum(x != y for x, y in zip(v.slots, other.slots, strict=True)) for v in variants)
+
+    ordered = sorted((v for v in others if v.identity not in own), key=lambda v: (unlike(v), v.identity))
+    found = (store.responses(v.identity, list(wanted)) for v in ordered)
+    return list(islice((known for known in found if len(known) == len(wanted)), ANCHORS))
 
 
 def _missing(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ class Job:
     """Requests of one column, by the rows that they are packed in, for some plans.
 
     ``rows`` are numbers of requests and ``digests`` what they are kept under, if the worker has the same documents,
-    code and libraries.
+    code and libraries. ``drafts`` are answers of other variants, by number.
     """
 
     benchmark: str
@@ -33,6 +33,7 @@ class Job:
     plans: tuple[Plan, ...]
     rows: tuple[tuple[int, ...], ...]
     digests: tuple[tuple[str, ...], ...]
+    drafts: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
 
 class Worker:
@@ -86,7 +87,7 @@ class Worker:
             found.setdefault(identity, {}).update({digests[number]: answer for number, answer in answers.items()})
 
         variants = [self._variants.variant(plan) for plan in job.plans]
-        self._asker.ask(column, variants, job.rows, keep)
+        self._asker.ask(column, variants, job.rows, keep, job.drafts)
         return time.process_time() - started, found
 
     @cached_property

@@ -16,10 +16,12 @@ import psutil
 import pytest
 
 from harness.errors import LayerswapError
-from harness.evaluation.cluster import Finished, answer, connected, needs_of
+from harness.evaluation.cluster import Finished, answer, connected, needs_of, queue_of
+from harness.evaluation.engine import ANCHORS
 from harness.evaluation.grid import Grid, Settings
-from harness.evaluation.planning import Prices
+from harness.evaluation.planning import Prices, divide
 from harness.evaluation.questions import questions
+from harness.evaluation.worker import Job
 from harness.execution import Cluster
 from harness.profiles import Profile, load_profile
 from harness.recipes import Expert, LayerSwap, Recipe, Soup
@@ -150,13 +152,38 @@ def test_workers_killed_at_random_change_nothing(ray, profile, alone, tmp_path, 
 def test_what_is_known_is_not_asked_and_a_portion_is_asked_whole(profile, alone, tmp_path):
     grid = grid_of(profile, tmp_path)
     everything = questions(grid)
-    assert {(block.benchmark, len(block.plans)) for block in everything} == {("mmlu", 4), ("mgsm", 4)}
+    drafted = [block for block in everything if block.block.drafted]
+    assert {(b.benchmark, len(b.plans)) for b in everything if b not in drafted} == {("mmlu", 4), ("mgsm", 1)}
+    assert [(b.benchmark, len(b.plans), len(b.before)) for b in drafted] == [("mgsm", 1, ANCHORS)] * len(drafted)
     cells(grid)
     assert not questions(grid)
     other = grid_of(profile, tmp_path, limit=61)  # other cells, of answers that are known but for one document each
     asked = questions(other)
-    assert 0 < sum(len(block.portions) for block in asked) <= 2 * 3
-    assert {len(block.plans) for block in asked} == {4}
+    assert 0 < len({(b.benchmark, b.column, portion.rows) for b in asked for portion in b.portions}) <= 2 * 3
+    assert {len(block.plans) for block in asked} == {1, 4}
+
+
+def test_answers_that_are_drafts_come_first_and_go_along_with_what_they_are_for(profile, tmp_path):
+    grid = grid_of(profile, tmp_path)
+    asked = questions(grid)
+    tasks = divide([block.block for block in asked], 2, FINE)
+    queue, random, at_work, done = queue_of(asked, tasks), Random(3), dict[int, Job](), list[int]()
+    while True:
+        while taken := queue.take():
+            at_work[taken[0]] = taken[1]
+        if not at_work:
+            break
+        number = random.choice([*at_work])
+        job = at_work.pop(number)
+        block = asked[tasks[number].block]
+        assert all(n in done for n in queue.after[number])
+        texts = [n for row in job.rows for n in row] if block.block.drafted else []
+        assert set(job.drafts) == set(texts)
+        assert all(len(drafts) == ANCHORS for drafts in job.drafts.values())
+        queue.note(number, {grid.identity(p): {d: "1" for row in job.digests for d in row} for p in job.plans})
+        done.append(number)
+    assert sorted(done) == list(range(len(tasks)))
+    assert any(queue.after)
 
 
 def test_no_cluster_no_room_and_other_weights_are_said(ray, profile, tmp_path):

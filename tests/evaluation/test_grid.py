@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ class Counting(Grid):
         super().__init__(*arguments)
         self.computed: list[tuple[str, str]] = []
 
-    def _sweep(self, plans: Sequence[Plan], benchmark: str) -> None:
-        missing = {self.identity(plan) for plan in plans if self._read(self.identity(plan), benchmark) is None}
+    def sweep(self, plans: Iterable[Plan], benchmark: str, before: float = 0.0) -> None:
+        plans = list(plans)
+        missing = {self.identity(plan) for plan in plans if self.known(benchmark, self.identity(plan)) is None}
         self.computed += [(identity, benchmark) for identity in sorted(missing)]
-        super()._sweep(plans, benchmark)
+        super().sweep(plans, benchmark, before)
 
 
 @pytest.fixture(scope="module")

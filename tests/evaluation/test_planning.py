@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from itertools import pairwise, product
 from random import Random
 from typing import NamedTuple
 
 import pytest
 
+from harness.evaluation.packing import COARSE, NEAR, least_end, plan
 from harness.evaluation.planning import (
     GAIN,
     Block,
@@ -22,7 +25,7 @@ from harness.evaluation.planning import (
 from harness.evaluation.sharing import Variant, layer_calls
 
 BAR = 1.15
-ENOUGH = 64
+ENOUGH = COARSE
 
 
 def grid(random: Random) -> tuple[list[Block], int, Prices]:
@@ -50,20 +53,22 @@ def grid(random: Random) -> tuple[list[Block], int, Prices]:
 
 
 class Ratios(NamedTuple):
-    """When a plan ends, over a bound that counts what was lost by cutting variants apart, and over one that does not.
+    """When a plan ends, over bounds: ``planned`` counts what it lost by cutting variants apart, ``lossless`` nothing.
 
+    ``least``: what any plan loses. The first is none that a better plan could not be under; the others are.
     ``units`` are single variants on single pieces, a worker: with few of them no plan need come near a bound.
     """
 
     units: float
     planned: float
     lossless: float
+    least: float
 
 
 def check(seed: int) -> Ratios:
     """Plans one random grid."""
     blocks, workers, prices = grid(Random(seed))
-    tasks = divide(blocks, workers, prices)
+    tasks = plan(blocks, workers, prices)
     done = Counter(
         (task.block, variant, piece)
         for task in tasks
@@ -80,7 +85,10 @@ def check(seed: int) -> Ratios:
     assert ends >= bound * (1 - 1e-9)
     assert ends <= makespan(seconds(blocks, whole(blocks), prices), workers) * (1 + GAIN + 1e-9)
     units = sum(len(block.slots) * len(block.pieces) for block in blocks)
-    return Ratios(units / workers, ends / max(sum(durations) / workers, bound), ends / bound)
+    planned, lossless = ends / max(sum(durations) / workers, bound), ends / bound
+    least = ends / least_end(blocks, workers, prices) if lossless > NEAR and units < ENOUGH * workers else lossless
+    assert least >= 1 - 1e-9
+    return Ratios(units / workers, planned, lossless, least)
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -97,7 +105,7 @@ def test_so_it_is_on_10000_grids():
         (f"{ENOUGH} or more", [ratios for ratios in found if ratios.units >= ENOUGH]),
         ("fewer", [ratios for ratios in found if ratios.units < ENOUGH]),
     ):
-        for kind in ("planned", "lossless"):
+        for kind in ("planned", "lossless", "least"):
             values = sorted(getattr(ratios, kind) for ratios in chosen)
             over = sum(value > BAR for value in values)
             print(
@@ -105,6 +113,38 @@ def test_so_it_is_on_10000_grids():
                 f"99th percentile {values[int(0.99 * len(values))]:.3f}, largest {values[-1]:.3f}, {over} over {BAR}"
             )
     assert max(ratios.planned for ratios in found if ratios.units >= ENOUGH) <= BAR
+
+
+def runs_of(count: int) -> list[list[tuple[int, int]]]:
+    """Every way to cut so many variants into runs."""
+    cuts = [[i + 1 for i in range(count - 1) if mask >> i & 1] for mask in range(1 << (count - 1))]
+    return [list(pairwise([0, *places, count])) for places in cuts]
+
+
+def test_no_plan_at_all_ends_before_the_least_and_the_one_found_comes_near_the_best():
+    """Every plan of small grids: runs of variants for each piece, or both pieces in one task, on every worker."""
+    random, ratios = Random(5), []
+    while len(ratios) < 60:
+        blocks, _, prices = grid(random)
+        slots = blocks[0].slots[:4]
+        blocks = [replace(blocks[0], slots=slots, pieces=blocks[0].pieces[:2])]
+        pieces, workers = len(blocks[0].pieces), random.choice((2, 3))
+        apart = [
+            [Task(0, run, (at, at + 1)) for at, cut in enumerate(cuts) for run in cut]
+            for cuts in product(runs_of(len(slots)), repeat=pieces)
+        ]
+        joined = [[Task(0, run, (0, pieces)) for run in cut] for cut in runs_of(len(slots))]
+        best = min(
+            max(sum(d for d, w in zip(durations, where, strict=True) if w == worker) for worker in range(workers))
+            for durations in (seconds(blocks, tasks, prices) for tasks in (*apart, *joined))
+            if len(durations) <= 7
+            for where in product(range(workers), repeat=len(durations))
+        )
+        assert least_end(blocks, workers, prices) <= best * (1 + 1e-9)
+        ratios.append(makespan(seconds(blocks, plan(blocks, workers, prices), prices), workers) / best)
+    assert min(ratios) >= 1 - 1e-9
+    assert max(ratios) <= 1.3
+    assert sum(ratios) / len(ratios) <= 1.02
 
 
 def test_a_task_makes_the_layer_calls_of_its_variants_prefix_tree():
