@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from harness.evaluation.division import even
 from harness.evaluation.engine import ANCHORS
 from harness.evaluation.grid import Grid, Settings
 from harness.evaluation.responses import Store
+from harness.evaluation.variants import Variants
 from harness.profiles import load_profile
 from harness.recipes import Expert, LayerSwap, Recipe, Soup
 
@@ -25,6 +28,20 @@ RECIPES: tuple[Recipe, ...] = (
     LayerSwap(bottom=2),
 )
 BENCHMARKS = ("mmlu", "flores", "mgsm")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_loads_at_a_time() -> Iterator[None]:
+    """Processes load side by side; threads, which stand for them here, must not: transformers changes classes for it."""
+    lock, load = threading.Lock(), Variants._load
+
+    def alone(*arguments: Any) -> None:
+        with lock:
+            load(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Variants, "_load", alone)
+        yield
 
 
 def grid(profile: Path, folder: Path, workers: int, recipes: tuple[Recipe, ...] = RECIPES) -> Grid:
