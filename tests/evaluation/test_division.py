@@ -32,7 +32,7 @@ BENCHMARKS = ("mmlu", "flores", "mgsm")
 
 @pytest.fixture(scope="module", autouse=True)
 def one_loads_at_a_time() -> Iterator[None]:
-    """Processes load side by side; threads, which stand for them here, must not: transformers changes classes for it."""
+    """Processes load side by side. Threads, which stand for them here, must not: transformers changes its classes."""
     lock, load = threading.Lock(), Variants._load
 
     def alone(*arguments: Any) -> None:
