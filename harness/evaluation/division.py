@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import LayerswapError
 from harness.evaluation.benchmarks import CODE, distinct
-from harness.evaluation.engine import ANCHORS, anchor
+from harness.evaluation.drafts import ANCHORS, anchor
 from harness.evaluation.sandbox import no_sandbox
 from harness.evaluation.shortage import make_room, out_of_memory
 from harness.evaluation.teamwork import Part, Team

@@ -18,9 +18,11 @@ _LIBRARIES = ("lm-eval", "transformers", "tokenizers", "torch", "datasets", "sac
 # What decides a model's answer to a request, beside the libraries.
 _ENGINE = (
     "decoding.py",
+    "drafts.py",
     "engine.py",
     "kernels.py",
     "layers.py",
+    "likelihoods.py",
     "requests.py",
     "sharing.py",
     "trees.py",

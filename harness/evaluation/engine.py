@@ -15,6 +15,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.decoding import Ending, Limits, greedy
+from harness.evaluation.drafts import ANCHORS, anchor, walk
+from harness.evaluation.likelihoods import sums
 from harness.evaluation.requests import Request
 from harness.evaluation.sharing import Held, Tensors, Variant, forward, itinerary
 from harness.evaluation.trees import Batch, Cost, Row, Wanted, batches, cut, draft_tree, pack
@@ -26,10 +28,7 @@ if TYPE_CHECKING:
 Answer = tuple[float, bool] | str
 Keep = Callable[[str, Mapping[int, Answer]], None]
 Read = Callable[["Tensor", Variant], Mapping[int, Answer]]
-ANCHORS = 3  # variants that decode plainly before the others have drafts
-SOFTMAX = 150.0  # multiply-adds that a processor does while one weight of attention is made; measured
 LOGITS = 64 * 1024**2  # see Sizes
-SLICE = 64 * 1024**2  # entries of logits that are taken to float32 at a time
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ class Counts:
 class Engine:
     """Runs variants of one base. ``prefix`` is what the layers' names begin with.
 
-    ``cost`` prices a row of tokens (see :func:`cost_of`); None for models that cannot be given rows that branch.
-    ``share`` is whether layers may be skipped whose results are held.
+    ``cost`` prices a row of tokens (see :func:`harness.evaluation.trials.cost_of`); None for models that cannot be
+    given rows that branch. ``share`` is whether layers may be skipped whose results are held.
     """
 
     tokenizer: Any
@@ -103,7 +102,7 @@ class Engine:
             tokens = [token for _, _, index in asked for token in requests[numbers[index]].continuation]
             owners = [k for k, (_, _, index) in enumerate(asked) for _ in range(lengths[index])]
             names = [numbers[index] for _, _, index in asked]
-            return lambda logits, _: dict(zip(names, _sums(logits, places, tokens, owners), strict=True))
+            return lambda logits, _: dict(zip(names, sums(logits, places, tokens, owners), strict=True))
 
         self._sweep(variants, rows, lambda path, index: path[-lengths[index] :], reader, keep)
 
@@ -204,7 +203,7 @@ class Engine:
                 found: dict[int, Answer] = {}
                 for i, asked in enumerate(roots):
                     for number, node in asked.items():
-                        tokens, ended = _walk(children[i], node, partial(answer, best, i), endings[number])
+                        tokens, ended = walk(children[i], node, partial(answer, best, i), endings[number])
                         if ended:
                             found[number] = endings[number].text(tokens)
                         else:
@@ -279,62 +278,3 @@ class Engine:
             size += needed
         if group:
             yield group
-
-
-def _sums(logits: Tensor, places: list[int], tokens: list[int], owners: list[int]) -> list[tuple[float, bool]]:
-    """Sum of log-probabilities, in float32, and whether each token is the likeliest, for every owner."""
-    import torch
-
-    device = logits.device
-    where, token, owner = (torch.tensor(values, device=device) for values in (places, tokens, owners))
-    best = logits.argmax(-1)
-    missed = (best[where] != token).float()
-    chances = torch.empty_like(missed)
-    step = max(1, SLICE // logits.shape[-1])
-    for begin in range(0, len(logits), step):
-        chosen = (where >= begin) & (where < begin + step)
-        rows = torch.log_softmax(logits[begin : begin + step], -1, dtype=torch.float32)
-        chances[chosen] = rows[where[chosen] - begin, token[chosen]]
-    count = owners[-1] + 1
-    sums = torch.zeros(count, device=device).index_add_(0, owner, chances)
-    misses = torch.zeros(count, device=device).index_add_(0, owner, missed)
-    return [(chance, miss == 0) for chance, miss in zip(sums.tolist(), misses.tolist(), strict=True)]
-
-
-def _walk(
-    children: Sequence[Mapping[int, int]], node: int, best: Callable[[int], int], ending: Ending
-) -> tuple[list[int], bool]:
-    """The variant's own tokens as far as the drafts go along and the one after; and whether they end the answer."""
-    tokens: list[int] = []
-    while True:
-        tokens.append(best(node))
-        if ending.ended(tokens):
-            return tokens, True
-        if tokens[-1] not in children[node]:
-            return tokens, False
-        node = children[node][tokens[-1]]
-
-
-def anchor(variants: Sequence[Variant], count: int) -> list[Variant]:
-    """Variants that differ most from each other, slot by slot, beginning with the one that is closest to all."""
-
-    def apart(a: Variant, b: Variant) -> int:
-        return sum(x != y for x, y in zip(a.slots, b.slots, strict=True))
-
-    chosen = [min(variants, key=lambda v: (sum(apart(v, w) for w in variants), v.identity))]
-    while len(chosen) < min(count, len(variants)):
-        rest = [v for v in variants if v not in chosen]
-        chosen.append(max(rest, key=lambda v: (min(apart(v, c) for c in chosen), v.identity)))
-    return chosen
-
-
-def cost_of(model: Any) -> Cost:
-    """Multiply-adds of a row, by the shapes of ``model``: a layer's projections a token, attention a pair of tokens.
-
-    What a pair's weight goes through beside the two products counts as :data:`SOFTMAX`.
-    """
-    config = model.config.get_text_config()
-    embeddings = model.get_input_embeddings().weight.numel()
-    weights = sum(p.numel() for p in model.parameters()) - embeddings
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Cost(weights / config.num_hidden_layers, config.num_attention_heads * (2.0 * width + SOFTMAX))

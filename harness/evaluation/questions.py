@@ -6,7 +6,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.evaluation.engine import ANCHORS, anchor
+from harness.evaluation.drafts import ANCHORS, anchor
 from harness.evaluation.planning import Block, Task
 from harness.evaluation.worker import Job
 

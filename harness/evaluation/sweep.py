@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.benchmarks import distinct
+from harness.evaluation.drafts import ANCHORS
 from harness.evaluation.editions import stock_digest
-from harness.evaluation.engine import ANCHORS, Counts, Engine, Keep, Sizes, cost_of
+from harness.evaluation.engine import Counts, Engine, Keep, Sizes
 from harness.evaluation.memory import keep_pages
 from harness.evaluation.planning import Piece
 from harness.evaluation.requests import Encoder, Request
@@ -20,7 +21,7 @@ from harness.evaluation.room import LOGITS, bytes_of_a_token
 from harness.evaluation.sharing import Variant
 from harness.evaluation.shortage import ShortOfMemoryError, halved, score_each, sparing, stock_answers
 from harness.evaluation.stock import Portion, Stock, hf_model
-from harness.evaluation.trials import can_branch, can_score, can_share
+from harness.evaluation.trials import can_branch, can_score, can_share, cost_of
 from harness.evaluation.workers import threads_per_operation
 
 if TYPE_CHECKING:

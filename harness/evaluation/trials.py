@@ -8,6 +8,8 @@ from typing import Any
 from harness.evaluation.sharing import Held, Step, Tensors, Variant, forward, has_other_windows
 from harness.evaluation.trees import Batch, Cost, pack
 
+SOFTMAX = 150.0  # multiply-adds that a processor does while one weight of attention is made; measured
+
 
 def can_branch(model: Any, prefix: str, device: str) -> bool:
     """Whether ``model`` scores each path of a branching row as if it stood alone: tried on a few tokens."""
@@ -69,3 +71,15 @@ def _close(a: Any, b: Any) -> bool:
 
     within = 1e-4 if a.dtype == torch.float32 else 5e-2
     return bool((a - b).abs().max() <= within * b.abs().max())
+
+
+def cost_of(model: Any) -> Cost:
+    """Multiply-adds of a row, by the shapes of ``model``: a layer's projections a token, attention a pair of tokens.
+
+    What a pair's weight goes through beside the two products counts as :data:`SOFTMAX`.
+    """
+    config = model.config.get_text_config()
+    embeddings = model.get_input_embeddings().weight.numel()
+    weights = sum(p.numel() for p in model.parameters()) - embeddings
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return Cost(weights / config.num_hidden_layers, config.num_attention_heads * (2.0 * width + SOFTMAX))

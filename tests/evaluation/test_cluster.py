@@ -17,7 +17,7 @@ import pytest
 
 from harness.errors import LayerswapError
 from harness.evaluation.cluster import Finished, answer, connected, needs_of, queue_of
-from harness.evaluation.engine import ANCHORS
+from harness.evaluation.drafts import ANCHORS
 from harness.evaluation.grid import Grid, Settings
 from harness.evaluation.planning import Prices, divide
 from harness.evaluation.questions import questions

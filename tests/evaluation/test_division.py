@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.evaluation.division import even
-from harness.evaluation.engine import ANCHORS
+from harness.evaluation.drafts import ANCHORS
 from harness.evaluation.grid import Grid, Settings
 from harness.evaluation.responses import Store
 from harness.evaluation.variants import Variants

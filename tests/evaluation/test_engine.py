@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from harness.errors import LayerswapError
-from harness.evaluation.engine import SOFTMAX, Engine, Sizes, _walk, anchor, cost_of
+from harness.evaluation.drafts import anchor, walk
+from harness.evaluation.engine import Engine, Sizes
 from harness.evaluation.requests import Encoder, Request, Stop
 from harness.evaluation.sharing import Variant, layer_calls
 from harness.evaluation.trees import Cost
-from harness.evaluation.trials import can_branch, can_share
+from harness.evaluation.trials import SOFTMAX, can_branch, can_share, cost_of
 from harness.experts import layers_prefix
 from tests.evaluation.architectures import MODELS, RECIPES, experts_of, model_of, variants_of
 from tests.evaluation.asking import answered, choices, encoded, instance, questions, words
@@ -148,7 +149,7 @@ def test_a_sweep_makes_the_calls_of_the_distinct_nodes_once_a_batch():
 
 def test_logits_are_cut_to_what_may_be_held(monkeypatch):
     models, variants = variants_of("llama", FEW)
-    monkeypatch.setattr("harness.evaluation.engine.SLICE", 3 * 64)  # of a longer continuation's, two slices
+    monkeypatch.setattr("harness.evaluation.likelihoods.SLICE", 3 * 64)  # of a longer continuation's, two slices
     instances = choices(pairs_of(1))
     found, keep = collecting()
     engine_of("llama", logits=1).score(variants, asked(encoded(model_of("llama"), instances)), keep)
@@ -214,7 +215,7 @@ def test_walking_stops_where_no_draft_goes_along():
         ({0: 8}, ([8], False)),
         ({0: 2}, ([2], True)),
     ):
-        assert _walk(children, 0, best.__getitem__, Ends()) == expected  # type: ignore[arg-type]
+        assert walk(children, 0, best.__getitem__, Ends()) == expected  # type: ignore[arg-type]
 
 
 def test_anchors_are_variants_that_differ_most():
