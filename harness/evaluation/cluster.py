@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -243,7 +245,8 @@ def connected(cluster: Cluster) -> Iterator[Any]:
         if cluster.address not in ("local", "auto"):
             host, _, port = cluster.address.removeprefix("ray://").partition(":")
             socket.create_connection((host, int(port)), TIMEOUT).close()  # Ray would try for ten minutes
-        ray.init(cluster.address, **options)
+        with _own_sigterm():
+            ray.init(cluster.address, **options)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]  # of a server's error the last says what
         reason = (lines or [type(error).__name__])[-1].strip()
@@ -252,6 +255,17 @@ def connected(cluster: Cluster) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """What SIGTERM does stays as it is: Ray would put a handler of its own in the place of a session's, for good."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def needs_of(settings: Settings, weights: int, largest: int) -> dict[str, Any]:

@@ -83,6 +83,10 @@ def ray() -> Iterator[Any]:
         yield ray
 
 
+def test_sigterm_does_what_it_did(ray):
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def workers_of_this_process() -> list[psutil.Process]:
     """Processes of Ray's workers below this one: nobody else's."""
     found = []
