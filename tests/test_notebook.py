@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -42,13 +43,13 @@ def test_a_row_for_each_recipe_and_column(scores):
 def test_a_benchmark_takes_one_sweep_and_a_second_call_none(experts, scores, monkeypatch):
     sweeps: list[int] = []
 
-    def counted(grid: Grid, *arguments: object) -> None:
+    def counted(grid: Grid, *arguments: Any, **more: Any) -> None:
         before = grid.sweeps
-        sweep(grid, *arguments)
+        sweep(grid, *arguments, **more)
         sweeps.append(grid.sweeps - before)
 
-    sweep = Grid._sweep
-    monkeypatch.setattr(Grid, "_sweep", counted)
+    sweep = Grid.sweep
+    monkeypatch.setattr(Grid, "sweep", counted)
     pd.testing.assert_frame_equal(evaluate(experts, RECIPES, benchmarks=["flores", "mmlu"], limit=20), scores)
     assert sum(sweeps) == 0
     evaluate(experts, RECIPES, benchmarks="mmlu", limit=10)
