@@ -53,10 +53,8 @@ def fill(nodes: Any, workers: list[Any], grid: Grid, port: int, lose: int) -> tu
 
     with connected(Cluster(f"ray://127.0.0.1:{port}")) as ray:
         answer(ray, grid, questions(grid), 2, FINE, lambda _: None, finished)
-        alive = sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes())
-        known = len(ray.nodes())
+        known = len(ray.nodes())  # with the one that is lost, which Ray may not have noticed by now
     assert bool(lose) == replaced.is_set()
-    assert alive == 2
     return len(done), known
 
 
