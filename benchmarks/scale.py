@@ -24,9 +24,10 @@ from random import Random
 from typing import Any
 
 from benchmarks.parallel import GRID, compare, ray_start
-from harness.evaluation.cluster import for_workers, queue_of
+from harness.evaluation.cluster import for_workers
 from harness.evaluation.editions import engine_digest
 from harness.evaluation.grid import Grid, Settings
+from harness.evaluation.jobs import queue_of
 from harness.evaluation.packing import plan
 from harness.evaluation.planning import Block, Piece, Prices, Work, divide, lower_bound, makespan, seconds, whole, work
 from harness.evaluation.prices import fit

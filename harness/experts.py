@@ -121,7 +121,7 @@ def check_numbers(name: str, path: str | Path, model: PreTrainedModel) -> None:
     for tensor, value in model.state_dict().items():
         if not value.is_floating_point() or value.device.type == "meta":
             continue
-        # A sum is infinite or NaN if a value is, and takes a tenth of the time; it may be so of large values, too.
+        # A sum is infinite or NaN if a value is, and takes half the time; it may be so of large values, too.
         if not torch.isfinite(value.sum(dtype=torch.float32)) and not torch.isfinite(value).all():
             place = f" ({str(path)!r})" if str(path) else ""
             raise LayerswapError(f"expert {name!r}{place}: {tensor} holds NaN or infinite values")

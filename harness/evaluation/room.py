@@ -7,10 +7,11 @@ from typing import Any
 
 from harness.errors import LayerswapError
 
-TOKENS = (16384, 8192, 4096, 2048, 1024, 512)  # of a pass, the largest that fits: more make a GPU no faster
+TOKENS = (16384, 8192, 4096, 2048, 1024, 512)  # of a pass, the largest that fits
 USABLE = 0.92  # of what is free: the rest is fragments and libraries' own
 LOGITS = 256 * 1024**2  # entries read at a time, of 10 bytes each: as they come, in float32, and as they go
-HIDDEN, INNER = 12, 4  # tensors as wide as the model, and as its feed-forward layers, that a pass has at a time
+# Tensors as wide as the model, and as its feed-forward layers, that a pass is taken to have at a time: estimated.
+HIDDEN, INNER = 12, 4
 READ_AHEAD = 4  # tokens whose keys and values are held while answers are written, to one of a pass
 
 

@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from harness.errors import LayerswapError
-from harness.evaluation.cluster import Finished, answer, connected, needs_of, queue_of
+from harness.evaluation.cluster import Finished, answer, connected, needs_of
 from harness.evaluation.drafts import ANCHORS
 from harness.evaluation.grid import Grid, Settings
+from harness.evaluation.jobs import queue_of
 from harness.evaluation.planning import Prices, divide
 from harness.evaluation.questions import questions
 from harness.evaluation.worker import Job
