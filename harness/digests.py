@@ -17,7 +17,7 @@ import harness
 from harness.cache import Cache
 from harness.errors import LayerswapError
 from harness.experts import Digested, config_digest, folder_digest
-from harness.files import cache_folder, read_object, replace_text
+from harness.files import cache_folder, file_state, read_object, replace_text
 from harness.merging.claims import check_claims, check_finite
 from harness.merging.headers import INDEX, WEIGHTS, Range, read_folder
 from harness.merging.layout import known_places, raw_config
@@ -136,11 +136,7 @@ def _key(path: Path, dtype: str, base_path: Path | None) -> str | None:
         files = []
         for folder in folders:
             for pattern in ("*.safetensors", "*.safetensors.index.json", "*config.json"):
-                for file in sorted(folder.glob(pattern)):
-                    seen = file.stat()
-                    files.append(
-                        [str(file.resolve()), file.name, seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns]
-                    )
+                files += [file_state(file) for file in sorted(folder.glob(pattern))]
     except (OSError, ValueError, TypeError, LayerswapError):
         return None
     if not dtype:  # of a folder's bytes

@@ -102,6 +102,12 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def file_state(path: Path) -> list[str | int]:
+    """What changes when a file does: place, name, device, inode, bytes and time of change; :class:`OSError` if none."""
+    seen = path.stat()
+    return [str(path.resolve()), path.name, seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns]
+
+
 def replace_text(path: Path, text: str) -> None:
     """As :func:`replace_bytes`, in UTF-8, with the line ends that ``text`` has."""
     replace_bytes(path, text.encode("utf-8"))

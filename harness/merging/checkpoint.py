@@ -72,7 +72,7 @@ def write_checkpoint(
     if unknown := [name for name in plan.experts if name not in experts]:
         raise LayerswapError(f"no folder is given for the expert {unknown[0]!r}")
     used = {name: experts[name] for name in plan.experts}
-    preflight(used)
+    preflight(used, cache)
     sources = {name: open_source(source, partial(start_folder_digest, cache=cache)) for name, source in used.items()}
     donor = sources[plan.experts[0]]
     entries = _entries(plan, donor)

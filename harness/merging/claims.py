@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.cache import Cache
 from harness.errors import LayerswapError
-from harness.files import inside, read_object
+from harness.files import file_state, inside, read_object
 from harness.merging.headers import Range
 from harness.merging.layout import Outer, is_tied, known_depth, outer_of, raw_config
 
 _BLOCK = 1 << 20  # bytes
+_SOUND = "sound-json"
 # Of each kind of float: bytes, what the highest byte of a NaN or infinity is, the exponent's bits, which are then all
 # ones, and struct's code.
 _HIGH = (b"\x7f", b"\xff")
@@ -26,15 +30,18 @@ _FLOATS: dict[str, tuple[int, tuple[bytes, ...], int, str]] = {
 _LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
 
 
-def check_claims(folder: Path, tensors: Mapping[str, Range], tokenizer: bool = True) -> None:
+def check_claims(
+    folder: Path, tensors: Mapping[str, Range], tokenizer: bool = True, cache: Cache | None = None
+) -> None:
     """Holds depth, vocabulary, width and tying in ``config.json`` to the stored tensors, for architectures we know.
 
     Raises :class:`LayerswapError` naming the key. Of others only the depth is held to numbered layers. ``tokenizer``
-    False leaves the tokenizer unread: of large vocabularies that takes longest.
+    False leaves the tokenizer unread: of large vocabularies that takes longest, so ``cache`` keeps that it was sound.
     """
-    for name in ("config.json", "tokenizer.json") if tokenizer else ("config.json",):
-        if (folder / name).is_file():
-            read_object(inside(folder, name))
+    if (folder / "config.json").is_file():
+        read_object(inside(folder, "config.json"))
+    if tokenizer and (folder / "tokenizer.json").is_file():
+        _read_once(inside(folder, "tokenizer.json"), cache)
     config = raw_config(folder)
     outer = None if config is None else outer_of(config)
     if config is None or outer is None:
@@ -42,6 +49,15 @@ def check_claims(folder: Path, tensors: Mapping[str, Range], tokenizer: bool = T
     wrong = _depth(config, tensors) or _sizes(config, outer, tensors) or _tying(config, outer, tensors)
     if wrong:
         raise LayerswapError(f"{str(folder / 'config.json')!r} does not fit the weights beside it: {wrong}")
+
+
+def _read_once(file: Path, cache: Cache | None) -> None:
+    """Reads a file that must hold an object, unless it was read before and has not changed."""
+    key = hashlib.sha256(json.dumps(file_state(file)).encode()).hexdigest()
+    if cache is None or cache.document(_SOUND, key) is None:
+        read_object(file)
+        if cache is not None:
+            cache.add_document(_SOUND, key, "")
 
 
 def _depth(config: Mapping[str, Any], tensors: Mapping[str, Range]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.cache import Cache
 from harness.errors import LayerswapError
 from harness.experts import LoadedExpert, canonical_names, relevant_config
 from harness.files import inside, read_object, shortened
@@ -43,13 +44,14 @@ class Description:
     tokenizer: Mapping[str, str]
 
 
-def preflight(experts: Mapping[str, Source]) -> None:
+def preflight(experts: Mapping[str, Source], cache: Cache | None = None) -> None:
     """Raises :class:`LayerswapError` naming every difference of an expert from the base (or else from the first).
 
     Compares architecture, depth, vocabulary, tying, the rest of the config that matters, shapes, dtypes, and the
     tokenizers of those that have one. ``experts`` are folders, whose weights are not read, or loaded experts.
+    ``cache`` keeps which tokenizers were found sound.
     """
-    if _plainly_fit(experts.values()):
+    if _plainly_fit(experts.values(), cache):
         return
     described = {name: describe(source) for name, source in experts.items()}
     if len(described) < 2:
@@ -68,7 +70,7 @@ def preflight(experts: Mapping[str, Source]) -> None:
         raise LayerswapError(f"these checkpoints cannot be merged: {'. '.join(problems)}")
 
 
-def _plainly_fit(sources: Iterable[Source]) -> bool:
+def _plainly_fit(sources: Iterable[Source], cache: Cache | None) -> bool:
     """Whether all are folders of one known architecture whose files say the same: transformers need not be asked."""
     first: tuple[Any, ...] | None = None
     start = Path()
@@ -77,7 +79,7 @@ def _plainly_fit(sources: Iterable[Source]) -> bool:
             return False
         folder = Path(source)
         ranges = read_folder(folder)
-        check_claims(folder, ranges, tokenizer=first is None)  # of others it must be the same file
+        check_claims(folder, ranges, first is None, cache)  # of others the tokenizer must be the same file
         tensors = {name: kind for name, kind in kinds(ranges).items() if not name.endswith(_UNUSED)}
         found = (config.get("architectures"), is_tied(config), relevant_config(config), tensors)
         if first is None:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from typing import Any, BinaryIO
 
 from harness.errors import LayerswapError
 from harness.merging.headers import DTYPES, Range, itemsize
-from harness.merging.ranges import copy_range, write_all
+from harness.merging.ranges import copy_range, reserve, write_all
 
 _FLUSH_SECONDS = 0.1
+_PAGE = 4096  # bytes
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Planned], flush: bool = Fals
         header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [end, end + size]}
         end += size
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format wants the data aligned to 8 bytes
+    text += b" " * _padding(len(text) + 8, tensors, header)
     with ExitStack() as stack:
         open_files: dict[Path, BinaryIO] = {}
 
@@ -53,6 +55,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Planned], flush: bool = Fals
                 copy_range(open_files[file], run[0].begin, run[-1].end, target)
 
         target: BinaryIO = stack.enter_context(path.open("wb", buffering=0))
+        reserve(target, 8 + len(text) + end)
         write_all(target, memoryview(len(text).to_bytes(8, "little") + text))
         if flush:
             stack.enter_context(_flushing(target))
@@ -78,6 +81,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Planned], flush: bool = Fals
                 raise LayerswapError(f"{name}: {written} bytes were made, planned were {expected} ({planned})")
         copy(run)
     return end
+
+
+def _padding(length: int, tensors: Mapping[str, Planned], header: Mapping[str, Any]) -> int:
+    """Spaces after a header that would end at ``length``, for most bytes to lie within their pages as in the source.
+
+    The system copies such bytes page by page, which takes half as long. The format wants data aligned to 8 bytes.
+    """
+    places: Counter[int] = Counter()
+    for name, tensor in tensors.items():
+        if isinstance(source := tensor.content, Range):
+            places[(source.begin - header[name]["data_offsets"][0]) % _PAGE] += source.end - source.begin
+    wanted = max((place for place in places if place % 8 == 0), key=places.__getitem__, default=-1)
+    return -length % 8 if wanted < 0 else (wanted - length) % _PAGE
 
 
 @contextmanager

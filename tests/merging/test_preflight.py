@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from harness.digests import FileCache
 from harness.errors import LayerswapError
 from harness.experts import as_expert
+from harness.files import read_object
 from harness.merging.preflight import preflight
 from tests.merging.models import save_experts, tiny_experts, tiny_model, write_tokenizer
 
@@ -83,3 +85,25 @@ def test_settings_that_do_not_touch_the_weights_may_differ(tmp_path):
 def test_a_folder_without_config_is_named(tmp_path):
     with pytest.raises(LayerswapError, match=r"no config\.json"):
         preflight({"base": tmp_path, "math": tmp_path})
+
+
+def test_a_sound_tokenizer_is_read_once_and_again_when_it_changed(tmp_path, monkeypatch):
+    experts = tiny_experts()
+    folders = save_experts({name: experts[name] for name in ("math", "language")}, tmp_path / "experts")
+    for folder in folders.values():
+        write_tokenizer(folder, words=50)
+    read = []
+
+    def noted(path):
+        read.append(path)
+        return read_object(path)
+
+    monkeypatch.setattr("harness.merging.claims.read_object", noted)
+    cache = FileCache(tmp_path / "cache")
+    for _ in range(2):
+        preflight(folders, cache)
+    assert [path.name for path in read].count("tokenizer.json") == 1
+    for folder in folders.values():
+        (folder / "tokenizer.json").write_text('{"cut off": ')
+    with pytest.raises(LayerswapError, match=r"tokenizer\.json: not JSON"):
+        preflight(folders, cache)
