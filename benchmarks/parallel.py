@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.spent import FOLDER
-from harness.evaluation.cluster import connected
+from harness.evaluation.connection import connected
 from harness.evaluation.stored import response_place, unpack, unseal
 from harness.execution import Cluster
 

@@ -6,23 +6,18 @@ soon as its task ends. A task whose worker is lost is given to another; every an
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import LayerswapError
+from harness.evaluation.connection import connected
 from harness.evaluation.editions import engine_digest
 from harness.evaluation.jobs import Queue, queue_of
 from harness.evaluation.packing import plan
 from harness.evaluation.planning import Prices, Work, seconds, work
 from harness.evaluation.prices import fit, keep_prices, known_prices
-from harness.evaluation.questions import Asked, questions
+from harness.evaluation.questions import questions
 from harness.evaluation.worker import Worker
 from harness.execution import Cluster
 
@@ -32,7 +27,6 @@ if TYPE_CHECKING:
     from harness.progress import TaskView
 
 ENOUGH = 8  # tasks that must have been measured, before they change what is expected of others
-TIMEOUT = 10.0  # seconds that a cluster's address may take to answer
 LOSSES = 5  # workers that a task may lose, before it counts as what ends them
 Done = Callable[["Finished"], None]
 
@@ -60,9 +54,15 @@ class _Pool:
     waiting: dict[Any, Any] = field(default_factory=dict)  # what comes back → worker and its job's number, or None
     idle: list[Any] = field(default_factory=list)
 
-    def begin(self) -> None:
-        worker = self.start()
-        self.waiting[worker.ready.remote()] = worker, None
+    def begin(self, count: int = 1) -> None:
+        for _ in range(count):
+            worker = self.start()
+            self.waiting[worker.ready.remote()] = worker, None
+
+    def keep(self, count: int) -> None:
+        """Lets go of all but so many of those that have begun."""
+        for begun in list(self.waiting)[count:]:
+            self.ray.kill(self.waiting.pop(begun)[0])
 
     def rest(self) -> None:
         while self.idle:
@@ -82,28 +82,31 @@ def fill(grid: Grid, cluster: Cluster, prices: Prices, begun: Callable[[str], No
     :class:`LayerswapError` if there is no such cluster, if no node of it has what a worker needs, or if a worker does
     not find what this process has. Whatever ends the run, what was answered is kept.
     """
-    if asked := questions(grid):
+    if any(grid.missing(benchmark) for benchmark in grid.expected):
         with connected(cluster) as ray:
-            answer(ray, grid, asked, cluster.workers, prices, begun, done)
+            answer(ray, grid, cluster.workers, prices, begun, done)
 
 
 def answer(
     ray: Any,
     grid: Grid,
-    asked: Sequence[Asked],
     most: int | None,
     prices: Prices,
     begun: Callable[[str], None],
     done: Done,
 ) -> None:
-    """Has at most so many workers of a cluster that is connected answer what is ``asked``; see :func:`fill`."""
+    """Has at most so many workers of a cluster that is connected answer what is not known; see :func:`fill`.
+
+    They start at once: reading prompts takes this process about as long as loading experts takes them.
+    """
+    for benchmark in grid.expected:
+        grid.plans(benchmark)  # finds out which experts these are of
     needs = needs_of(grid.settings, *_weights(grid))
     workers = min(_room(ray, needs), most or 10**6)
-    blocks = [block.block for block in asked]
-    tasks = plan(blocks, workers, prices)
-    predicted = seconds(blocks, tasks, prices)
-    workers, total = min(workers, len(tasks)), sum(predicted)
-    begun(f"ray: {len(tasks)} tasks for {workers} workers")
+    settings = for_workers(grid.built_from, int(needs["num_cpus"]))
+    digests = {name: dict(expert.slot_digests) for name, expert in grid.digests.items()}
+    make = ray.remote(Worker).options(**needs, max_restarts=0, max_task_retries=0)
+    pool = _Pool(ray, lambda: make.remote(settings, digests, engine_digest(settings)))
 
     def finished(number: int, spent: float, answers: Mapping[str, Mapping[str, Any]]) -> None:
         for identity, found in answers.items():
@@ -111,11 +114,16 @@ def answer(
         task, count = tasks[number], sum(map(len, answers.values()))
         done(Finished(work(blocks[task.block], task), spent, count, predicted[number] / total, len(tasks)))
 
-    settings = for_workers(grid.built_from, int(needs["num_cpus"]))
-    digests = {name: dict(expert.slot_digests) for name, expert in grid.digests.items()}
-    make = ray.remote(Worker).options(**needs, max_restarts=0, max_task_retries=0)
-    pool = _Pool(ray, lambda: make.remote(settings, digests, engine_digest(settings)))
     try:
+        pool.begin(workers)
+        if not (asked := questions(grid)):
+            return
+        blocks = [block.block for block in asked]
+        tasks = plan(blocks, workers, prices)
+        predicted = seconds(blocks, tasks, prices)
+        workers, total = min(workers, len(tasks)), sum(predicted)
+        pool.keep(workers)
+        begun(f"ray: {len(tasks)} tasks for {workers} workers")
         _run(pool, queue_of(asked, tasks), workers, finished)
     finally:
         pool.close()
@@ -145,11 +153,9 @@ def place_here(device: str) -> str:
 
 
 def _run(pool: _Pool, tasks: Queue, workers: int, finished: Callable[[int, float, Any], None]) -> None:
-    """Every job once, in their order as workers are free; again, if its worker is lost."""
+    """Every job once, in their order as the workers that have begun are free; again, if its worker is lost."""
     ray = pool.ray
     losses, open_, starts = [0] * len(tasks.jobs), len(tasks.jobs), 0
-    for _ in range(workers):
-        pool.begin()
     while open_:
         (result,), _ = ray.wait(list(pool.waiting), num_returns=1)
         worker, number = pool.waiting.pop(result)
@@ -181,44 +187,6 @@ def _run(pool: _Pool, tasks: Queue, workers: int, finished: Callable[[int, float
         if number is not None:
             finished(number, *answer)
             open_ -= 1
-
-
-@contextmanager
-def connected(cluster: Cluster) -> Iterator[Any]:
-    """Ray, connected to ``cluster`` while the block runs. LayerswapError if that cannot be."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would send what it counts
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "layerswap"}
-    if cluster.address == "local":  # which nobody else reaches
-        options |= {"include_dashboard": False, "num_cpus": cluster.workers, "_node_ip_address": "127.0.0.1"}
-    try:
-        if cluster.address not in ("local", "auto"):
-            host, _, port = cluster.address.removeprefix("ray://").partition(":")
-            socket.create_connection((host, int(port)), TIMEOUT).close()  # Ray would try for ten minutes
-        with _own_sigterm():
-            ray.init(cluster.address, **options)
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]  # of a server's error the last says what
-        reason = (lines or [type(error).__name__])[-1].strip()
-        raise LayerswapError(f"--ablation-ray-address {cluster.address}: there is no such cluster: {reason}") from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """What SIGTERM does stays as it is: Ray would put a handler of its own in the place of a session's, for good."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        # None is a handler that is not Python's, which Python cannot put back.
-        if handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
 
 
 def needs_of(settings: Settings, weights: int, largest: int) -> dict[str, Any]:

@@ -14,9 +14,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from harness.evaluation.cluster import Finished, answer, connected
+from harness.evaluation.cluster import Finished, answer
+from harness.evaluation.connection import connected
 from harness.evaluation.grid import Grid
-from harness.evaluation.questions import questions
 from harness.execution import Cluster
 from harness.profiles import load_profile
 from tests.evaluation.test_cluster import FINE, grid_of
@@ -52,7 +52,7 @@ def fill(nodes: Any, workers: list[Any], grid: Grid, port: int, lose: int) -> tu
             replaced.set()
 
     with connected(Cluster(f"ray://127.0.0.1:{port}")) as ray:
-        answer(ray, grid, questions(grid), 2, FINE, lambda _: None, finished)
+        answer(ray, grid, 2, FINE, lambda _: None, finished)
         known = len(ray.nodes())  # with the one that is lost, which Ray may not have noticed by now
     assert bool(lose) == replaced.is_set()
     return len(done), known

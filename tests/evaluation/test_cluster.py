@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from harness.errors import LayerswapError
-from harness.evaluation.cluster import Finished, answer, connected, needs_of
+from harness.evaluation.cluster import Finished, answer, needs_of
+from harness.evaluation.connection import connected
 from harness.evaluation.drafts import ANCHORS
 from harness.evaluation.grid import Grid, Settings
 from harness.evaluation.jobs import queue_of
@@ -123,7 +124,7 @@ def check(ray: Any, profile: Profile, alone: tuple[dict[str, Any], Rows], folder
     grid, done, said = grid_of(profile, folder), list[Finished](), list[str]()
     if killer:
         killer.start()
-    answer(ray, grid, questions(grid), 2, FINE, said.append, done.append)
+    answer(ray, grid, 2, FINE, said.append, done.append)
     if killer:
         killer.stop()
     expected, kept = alone
@@ -195,13 +196,13 @@ def test_no_cluster_no_room_and_other_weights_are_said(ray, profile, tmp_path):
     grid = grid_of(profile, tmp_path)
     grid.settings = replace(grid.settings, memory=10**15)
     with pytest.raises(LayerswapError, match=r"^no node of the Ray cluster has 1 CPU, 1,000,[\d,]+ memory for"):
-        answer(ray, grid, questions(grid), 2, FINE, lambda _: None, lambda _: None)
+        answer(ray, grid, 2, FINE, lambda _: None, lambda _: None)
     grid = grid_of(profile, tmp_path)
-    asked = questions(grid)
+    questions(grid)
     digests = grid.variants.digests["math"]
     grid.variants.digests["math"] = type(digests)({**digests.slot_digests, "norm": "0"}, digests.config_digest)
     with pytest.raises(LayerswapError, match=r"^node .*: the expert math in .*/math has other weights than here$"):
-        answer(ray, grid, asked, 2, FINE, lambda _: None, lambda _: None)
+        answer(ray, grid, 2, FINE, lambda _: None, lambda _: None)
 
 
 def test_a_worker_takes_a_core_and_memory_or_a_gpu(profile):
