@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from harness.devices import check_name
 from harness.errors import LayerswapError
 from harness.execution import Cluster, backend, cluster
 from harness.files import expanded
@@ -147,6 +148,8 @@ def _read(config: pytest.Config) -> Options:
     dtype = _value(config, "dtype")
     if dtype and dtype not in ("float32", "bfloat16", "float16", "auto"):
         raise LayerswapError(f"--ablation-dtype is {dtype!r}: expected float32, bfloat16, float16 or auto")
+    device = _value(config, "device") or profile.device
+    check_name(device)
     baselines = _baselines(config, profile)
     missing = _missing(config, bool(baselines.scores))
     save, updating = _value(config, "save-baseline"), _switch(config, "update")
@@ -160,7 +163,7 @@ def _read(config: pytest.Config) -> Options:
     return Options(
         profile=profile,
         limit=int(limit) if limit else None,
-        device=_value(config, "device") or profile.device,
+        device=device,
         dtype=dtype or profile.dtype,
         baselines=baselines,
         missing=missing,

@@ -179,6 +179,7 @@ class Variants:
     def _load(self, names: Sequence[str], missing: Sequence[str]) -> None:
         import torch
 
+        from harness.devices import check_presence
         from harness.digests import kept_digests, remember
         from harness.evaluation.kernels import quicken
         from harness.experts import load_expert
@@ -188,9 +189,13 @@ class Variants:
         settings, profile = self.settings, self.settings.profile
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        if settings.home != "cpu":
+            check_presence(settings.home)
         paths = {name: profile.expert_path(name) for name in names}
         # An adapter has no shapes of its own to compare: it is applied to the base, which is checked.
-        preflight({name: path for name, path in paths.items() if not (path / "adapter_config.json").is_file()})
+        preflight(
+            {name: path for name, path in paths.items() if not (path / "adapter_config.json").is_file()}, self._store
+        )
         base = profile.expert_path("base")
         for name in missing:
             known = kept_digests(paths[name], settings.dtype, base, self._store)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+import torch
+
 
 def test_the_device_is_used_and_reported(ablate, latest, pytester):
     pytester.makeini("[pytest]\nablation_device = cpu:0\n")
@@ -33,8 +36,22 @@ def test_a_device_with_too_little_free_fails_with_one_sentence(ablate, monkeypat
     assert "harness/evaluation" not in result.stdout.str()
 
 
-def test_an_unknown_device_fails_with_one_sentence(ablate):
-    result = ablate("--ablation-device=toaster")
+@pytest.mark.parametrize(
+    ("device", "hint"), [("toaster", ""), ("cudda:0", " (did you mean cuda?)"), ("cuda:", ""), ("cpu:first", "")]
+)
+def test_what_is_no_device_is_refused_at_the_start(ablate, device, hint):
+    result = ablate(f"--ablation-device={device}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    message = f"ERROR: device '{device}' is none that torch knows{hint}: expected one such as cpu, cuda or cuda:1"
+    result.stderr.fnmatch_lines([message])
+
+
+def test_a_device_that_is_not_here_fails_with_one_sentence(ablate):
+    missing = next(name for name in ("mps", "cuda", "xpu") if not getattr(torch, name).is_available())
+    result = ablate(f"--ablation-device={missing}")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["device 'toaster' cannot hold the experts: *"])
-    assert "harness/evaluation" not in result.stdout.str()
+    result.stdout.fnmatch_lines(
+        [f"device '{missing}' cannot be used here: *: give another --ablation-device, such as cpu"]
+    )
+    assert "Error" not in result.stdout.str().replace("LayerswapError", "")
+    assert "harness/" not in result.stdout.str()
