@@ -293,7 +293,7 @@ def _floor(workload: Workload, grid: Any, plans: Mapping[str, Any]) -> dict[str,
     """
     from harness.evaluation.sharing import Variant, layer_calls
     from harness.evaluation.trees import Cost, pack
-    from harness.experts import slot_identities
+    from harness.identity import slot_identities
 
     if workload.kind == "generation":
         return None

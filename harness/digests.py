@@ -16,8 +16,8 @@ from typing import NamedTuple
 import harness
 from harness.cache import Cache
 from harness.errors import LayerswapError
-from harness.experts import Digested, config_digest, folder_digest
 from harness.files import cache_folder, file_state, read_object, replace_text
+from harness.identity import Digested, config_digest, folder_digest
 from harness.merging.claims import check_claims, check_finite
 from harness.merging.headers import INDEX, WEIGHTS, Range, read_folder
 from harness.merging.layout import known_places, raw_config
@@ -53,7 +53,7 @@ def default_cache() -> FileCache:
 
 
 class Digests(NamedTuple):
-    """SHA-256 (hex) of each slot's weights and of the architecture: all that :func:`harness.experts.identity` needs."""
+    """SHA-256 (hex) of each slot's weights and of the architecture: all that ``identity.identity`` needs."""
 
     slot_digests: Mapping[str, str]
     config_digest: str
@@ -93,7 +93,7 @@ def remember(path: Path, dtype: str, base_path: Path | None, cache: Cache, exper
 
 
 def start_folder_digest(path: Path, cache: Cache | None = None) -> Callable[[], str]:
-    """What gives :func:`harness.experts.folder_digest` of ``path``: known from ``cache``, or computed from now on.
+    """What gives :func:`harness.identity.folder_digest` of ``path``: known from ``cache``, or computed from now on.
 
     It raises :class:`LayerswapError` for weights that are NaN or infinite. Every byte of a checkpoint is read for it,
     so a thread does that while the caller does something else.

@@ -174,7 +174,7 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical text (hex). Names, not weights: see ``experts.identity`` for those."""
+        """SHA-256 of the canonical text (hex). Names, not weights: see ``identity.identity`` for those."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property

@@ -18,9 +18,9 @@ from harness.errors import LayerswapError
 from harness.evaluation.cells import CellReader
 from harness.evaluation.grid import Grid
 from harness.evaluation.scores import Score
-from harness.experts import Digested
 from harness.files import replace_text
 from harness.gating.corpus import compare_corpus
+from harness.identity import Digested
 from harness.merging.ranges import write_all
 from harness.places import origin
 from harness.plan import slot_names

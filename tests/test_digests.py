@@ -11,7 +11,8 @@ import pytest
 
 from harness.digests import FileCache, default_cache, remember, slot_digests, start_folder_digest
 from harness.errors import LayerswapError
-from harness.experts import folder_digest, load_expert
+from harness.experts import load_expert
+from harness.identity import folder_digest
 from harness.merging.storage import read_depth
 from tests.merging.models import ARCHITECTURES, LAYERS, tiny_model
 

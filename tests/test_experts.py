@@ -7,16 +7,8 @@ import torch
 from transformers import OPTConfig, OPTForCausalLM
 
 from harness.errors import LayerswapError
-from harness.experts import (
-    LoadedExpert,
-    as_expert,
-    canonical_names,
-    config_digest,
-    folder_digest,
-    identity,
-    load_expert,
-    slots_of,
-)
+from harness.experts import LoadedExpert, as_expert, canonical_names, load_expert, slots_of
+from harness.identity import config_digest, folder_digest, identity
 from harness.merging.assemble import Assembler
 from harness.plan import Plan, slot_names
 from harness.recipes import DareTies, Expert, LayerSwap, Soup, Ties

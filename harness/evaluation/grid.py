@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from harness.evaluation.sharing import Variant
     from harness.evaluation.stock import Stock
     from harness.evaluation.sweep import Sweeper
-    from harness.experts import Digested, LoadedExpert
+    from harness.experts import LoadedExpert
+    from harness.identity import Digested
     from harness.merging.assemble import Assembler
     from harness.plan import Plan
 

@@ -34,7 +34,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Block:
-    """``slots`` of distinct variants, sorted, by :func:`harness.experts.slot_identities`.
+    """``slots`` of distinct variants, sorted, by :func:`harness.identity.slot_identities`.
 
     Unless ``shared``, every variant computes all of its layers. ``drafted``: others have written answers before, which
     are verified.

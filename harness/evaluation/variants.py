@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from harness.cache import Cache
     from harness.evaluation.room import Room
     from harness.evaluation.sharing import Variant
-    from harness.experts import Digested, LoadedExpert
+    from harness.experts import LoadedExpert
+    from harness.identity import Digested
     from harness.merging.assemble import Assembler
     from harness.merging.residence import Residence
     from harness.plan import Plan
@@ -91,7 +92,7 @@ class Variants:
 
     def identity(self, plan: Plan) -> str:
         """The digest of the weights that ``plan`` gives."""
-        from harness.experts import identity
+        from harness.identity import identity
 
         if plan not in self._identities:
             self.know(plan.experts)
@@ -99,7 +100,7 @@ class Variants:
         return self._identities[plan]
 
     def slots(self, plan: Plan) -> tuple[str, ...]:
-        from harness.experts import slot_identities
+        from harness.identity import slot_identities
 
         self.know(plan.experts)
         return slot_identities(plan, self.digests)

@@ -12,8 +12,9 @@ from typing import Any
 
 from harness.cache import Cache
 from harness.errors import LayerswapError
-from harness.experts import LoadedExpert, canonical_names, relevant_config
+from harness.experts import LoadedExpert, canonical_names
 from harness.files import inside, read_object, shortened
+from harness.identity import relevant_config
 from harness.merging.claims import check_claims
 from harness.merging.headers import kinds, read_folder
 from harness.merging.layout import is_tied, raw_config

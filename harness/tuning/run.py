@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from harness.errors import LayerswapError, one_line
-from harness.experts import folder_digest, load_expert
+from harness.experts import load_expert
 from harness.files import replace_text, shortened
+from harness.identity import folder_digest
 from harness.tuning.packing import Collator, Encoded, check_apart, encode, sequences
 from harness.tuning.records import Data, data_file, read_data
 from harness.tuning.spec import TrainingSpec

@@ -7,8 +7,8 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import LayerswapError
-from harness.experts import folder_digest
 from harness.files import atomic_folder, replace_text
+from harness.identity import folder_digest
 from harness.tuning.card import card
 from harness.versions import versions_of
 

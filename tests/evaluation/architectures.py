@@ -6,7 +6,8 @@ from functools import cache
 from typing import Any
 
 from harness.evaluation.sharing import Variant
-from harness.experts import LoadedExpert, slot_identities
+from harness.experts import LoadedExpert
+from harness.identity import slot_identities
 from harness.merging.assemble import Assembler
 from harness.plan import Plan
 from harness.recipes import Expert, LayerSwap, Recipe, Soup
