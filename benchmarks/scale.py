@@ -1,6 +1,7 @@
 """How a grid scales: what tasks cost against what is foreseen, Ray's workers against one process, and a large cluster.
 
     python -m benchmarks.scale model                # prices fitted on some grids, held against grids they have not seen
+    python -m benchmarks.scale workers              # when 1, 2 and 4 workers of Ray end, against what was foreseen
     python -m benchmarks.scale ray                  # two workers of Ray against one process, threads fixed at one each
     python -m benchmarks.scale processes            # pytest -n 2 against one process, threads fixed at one each
     python -m benchmarks.scale simulate             # 8 to 512 GPUs over a grid of an 8B model, with the real planner
@@ -74,9 +75,11 @@ COLUMNS = {
 }
 
 
-def grid_of(folder: Path, recipes: Sequence[str], benchmarks: Sequence[str], limit: int) -> Grid:
-    """A grid of the embedded experts that has been told what will be asked."""
-    profile = load_profile("embedded")
+def grid_of(
+    folder: Path, recipes: Sequence[str], benchmarks: Sequence[str], limit: int, experts: str = "embedded"
+) -> Grid:
+    """A grid of a shipped profile's experts that has been told what will be asked."""
+    profile = load_profile(experts)
     store = Store(folder / "store.sqlite", run="scale")
     grid = Grid(Settings(profile, "cpu", "float32", limit, threads=1), folder / "run", store)
     for benchmark in benchmarks:
@@ -84,10 +87,12 @@ def grid_of(folder: Path, recipes: Sequence[str], benchmarks: Sequence[str], lim
     return grid
 
 
-def measured(recipes: Sequence[str], benchmarks: Sequence[str], limit: int, workers: int) -> list[tuple[Work, float]]:
+def measured(
+    recipes: Sequence[str], benchmarks: Sequence[str], limit: int, workers: int, experts: str = "embedded"
+) -> list[tuple[Work, float]]:
     """Every task of a grid, done in this process: what it consisted of, and its processor seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        grid = grid_of(Path(folder), recipes, benchmarks, limit)
+        grid = grid_of(Path(folder), recipes, benchmarks, limit, experts)
         asked = questions(grid)
         blocks = [block.block for block in asked]
         settings = for_workers(grid.settings, 1)
@@ -124,6 +129,12 @@ def model() -> None:
                 f"{took:.2f} processor seconds, foreseen {foreseen:.2f} ({foreseen / took - 1:+.0%})",
                 flush=True,
             )
+
+
+def _workers() -> None:
+    from benchmarks.workers import workers  # which builds on what is here
+
+    workers()
 
 
 def large_grid() -> list[Block]:
@@ -196,13 +207,14 @@ def simulate() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("model", "ray", "processes", "simulate"))
+    parser.add_argument("what", choices=("model", "workers", "ray", "processes", "simulate"))
     parser.add_argument("--rounds", type=int, default=1, help="runs of each, for ray and processes")
     options, rest = parser.parse_known_args()
     if options.what == "ray":
         print(f"Ray's own start, which is counted below too: {ray_start():.1f} s")
     actions: dict[str, Any] = {
         "model": model,
+        "workers": _workers,
         "ray": lambda: compare("ray", options.rounds, rest or GRID),
         "processes": lambda: compare("-n 2", options.rounds, rest or GRID),
         "simulate": simulate,
