@@ -4,6 +4,8 @@
     python -m benchmarks.gpu contest --shape 8B --folder /dev/shm      # two experts of 16 GB, which are written there
     python -m benchmarks.gpu little --shape 8B --folder /dev/shm       # a device on which little more than one fits
     python -m benchmarks.gpu bounds --shape 8B                         # transfers, and steps of decoding
+    python -m benchmarks.gpu decoding --shape 8B                       # steps replayed as graphs, and what these cost
+    python -m benchmarks.gpu contest --shape 1B --plain                # without graphs
     python -m benchmarks.gpu agreement                                 # documents that differ, in float32 and bfloat16
     python -m benchmarks.gpu contest little --shape tiny --device cpu:0     # whether it works
 
@@ -81,8 +83,11 @@ def profile_of(experts: dict[str, str], kind: str, documents: int, folder: Path)
     return load_profile(str(folder / "gpu.toml"))
 
 
-def timed(settings: Settings, folder: Path, variants: Sequence[str]) -> tuple[float, Grid]:
-    """Seconds of a grid from its first question to its last answer, experts loaded and prompts built before."""
+def timed(settings: Settings, folder: Path, variants: Sequence[str], plain: bool = False) -> tuple[float, Grid]:
+    """Seconds of a grid from its first question to its last answer, experts loaded and prompts built before.
+
+    ``plain``: steps of decoding are not replayed as graphs.
+    """
     grid = Grid(settings, folder)
     plans = [parse_recipe(text).plan(grid.layers, settings.profile.sizes) for text in variants]
     grid.expect("mmlu", plans)
@@ -92,6 +97,8 @@ def timed(settings: Settings, folder: Path, variants: Sequence[str]) -> tuple[fl
         grid.asker.portions(column)
     for plan in plans:  # weights go to the device before the clock starts, for both
         grid.variants.model(plan)
+    if plain:
+        grid.asker._engine.graphs = None  # type: ignore[union-attr]
     synchronize(settings.device)
     started = time.perf_counter()
     for plan in plans:
@@ -116,14 +123,15 @@ def contest(experts: dict[str, str], options: argparse.Namespace) -> None:
             loop, other = timed(replace(settings, backend="hf"), folder / "loop", SAMPLE)
             other.store.close()
             del other
-            mine, grid = timed(settings, folder / "grid", VARIANTS)
+            mine, grid = timed(settings, folder / "grid", VARIANTS, options.plain)
             loop *= len(VARIANTS) / len(SAMPLE)
             requests = grid.asker._encoded(grid.columns("mmlu")[0])[0]  # type: ignore[union-attr]
             tokens = sum(len(request.context) for request in requests) // len(requests)
             print(
                 f"{options.shape}, {kind}, {documents} documents of {tokens} tokens, {len(VARIANTS)} variants: grid "
                 f"{mine:.1f} s, loop {loop:.1f} s ({len(SAMPLE)} of them, scaled): {loop / mine:.1f} times; "
-                f"{grid.work}; {grid.variants.room and grid.variants.room.text}",
+                f"{grid.work}; {grid.variants.room and grid.variants.room.text}; "
+                f"{grid.asker._engine.graphs}",  # type: ignore[union-attr]
                 flush=True,
             )
             grid.store.close()
@@ -223,6 +231,68 @@ def step_of(model: Any, rows: int, device: str) -> str:
     return f"{wall:.1f} ms a step, of which the device computes {busy:.1f}"
 
 
+def decoding(experts: dict[str, str], options: argparse.Namespace) -> None:
+    """Steps of decoding of padded rows after 200 tokens: plain, in buffers, and replayed; and what a capture takes."""
+    from transformers import AutoModelForCausalLM
+
+    from harness.evaluation.trials import can_step
+
+    model = AutoModelForCausalLM.from_pretrained(experts["language"], dtype="auto", use_safetensors=True)
+    model.to(options.device).eval()
+    print(f"{options.shape}: {'can' if can_step(model) else 'CANNOT'} be asked in buffers", flush=True)
+    for rows in (32, 256):
+        print(f"{options.shape}, {rows} rows: {steps_of(model, rows, options.device)}", flush=True)
+
+
+def steps_of(model: Any, rows: int, device: str) -> str:
+    """Milliseconds of each kind of step, of a capture, and those of steps in which the device computes."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    from harness.evaluation.steps import Steps
+
+    def took(what: Callable[[], Any], count: int = 1) -> float:
+        synchronize(device)
+        started = time.perf_counter()
+        for _ in range(count):
+            what()
+        synchronize(device)
+        return 1000 * (time.perf_counter() - started) / count
+
+    def busy(what: Callable[[], Any], count: int = 10) -> float:
+        with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as found:
+            took(what, count)
+        return sum(getattr(event, "self_device_time_total", 0.0) for event in found.key_averages()) / 1000 / count
+
+    cuda = device.startswith("cuda")
+    ids = torch.randint(5, 60, (rows, 200), device=device)
+    mask = torch.ones_like(ids)
+    mask[::2, :8] = 0  # every other row is padded
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.inference_mode():
+        first = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "use_cache": True}
+        past = model(**first, logits_to_keep=1).past_key_values
+        next_, seen = {"input_ids": ids[:, :1], "position_ids": positions[:, -1:] + 1}, mask
+
+        def eager() -> None:
+            nonlocal seen
+            seen = torch.cat([seen, seen.new_ones((rows, 1))], dim=1)
+            output = model(**next_, attention_mask=seen, past_key_values=past, use_cache=True, logits_to_keep=1)
+            output.logits[:, -1].argmax(-1).tolist()
+
+        took(eager, 3)
+        said = [f"plain {took(eager, 20):.1f} ms, the device {busy(eager):.1f}"]
+        past = model(**first, logits_to_keep=1).past_key_values
+        steps = Steps(model, past, next_["input_ids"], mask, next_["position_ids"], 256)
+        said += [f"in buffers first {took(steps.plain):.1f} ms, then {took(steps.plain, 5):.1f}"]
+        if steps.can_capture:
+            said += [f"capture {took(steps.capture):.1f} ms", f"first replay {took(steps.replay):.1f}"]
+            said += [f"replayed {took(steps.replay, 20):.1f} ms, the device {busy(steps.replay):.1f}"]
+            said += [f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB at most"]
+        steps.forget()
+    return "; ".join(said)
+
+
 def agreement(_: dict[str, str], options: argparse.Namespace) -> None:
     """Documents of the embedded benchmarks whose value is not HFLM's, and not HFLM's own at another batch size."""
     profile = load_profile("embedded")
@@ -254,7 +324,7 @@ def _values(settings: Settings, folder: Path) -> list[float]:
     return values
 
 
-STEPS = {"contest": contest, "little": little, "bounds": bounds, "agreement": agreement}
+STEPS = {"contest": contest, "little": little, "bounds": bounds, "decoding": decoding, "agreement": agreement}
 
 
 def main() -> None:
@@ -263,6 +333,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=tuple(SHAPES), default="1B")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--documents", type=int, default=64, help="of a task (default: %(default)s)")
+    parser.add_argument("--plain", action="store_true", help="contest: steps of decoding are not replayed as graphs")
     parser.add_argument("--folder", type=Path, help="where the experts are written (default: a temporary folder)")
     options = parser.parse_args()
     with TemporaryDirectory() as temporary:

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises."""
+"""The one exception that a user's mistake raises, and what those of others say."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ LONGEST = 1000
 def one_line(error: object) -> str:
     """What an exception says in a line: texts of libraries have several, those of files may hold anything."""
     return " ".join(plain(str(error)).split()) or type(error).__name__
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of torch, of Python or of the C library says that memory has run out."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+    return isinstance(error, (RuntimeError, OSError)) and any(word in str(error).lower() for word in words)
 
 
 def refused(error: OSError) -> str:

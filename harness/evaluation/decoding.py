@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.evaluation.graphs import ALIGNED, Graphs
 from harness.evaluation.requests import Stop
 from harness.evaluation.sharing import has_other_windows
 
@@ -96,6 +97,11 @@ class _Answer:
         return not self.ended
 
     @property
+    def left(self) -> int:
+        """Tokens that may still come, if it has not ended."""
+        return self.ending._stop.most - len(self.tokens)
+
+    @property
     def given(self) -> tuple[int, ...]:
         return (*self.prompt, *self.tokens)
 
@@ -116,24 +122,29 @@ def greedy(
     pad: int,
     limits: Limits,
     done: Callable[[dict[int, list[int]]], None],
+    graphs: Graphs | None = None,
 ) -> None:
     """Answers every prompt; ``begun`` are answers' first tokens where they are known (not ended, maybe empty).
 
-    ``done`` is given the answers of a batch, by number of the prompt, as token ids with the one that ended them.
+    ``done`` is given the answers of a batch, by number of the prompt, as token ids with the one that ended them. With
+    ``graphs``, for models that can be asked so (see :func:`harness.evaluation.trials.can_step`), steps are replayed.
     """
     answers = [
         _Answer(i, tuple(p), list(b), e) for i, (p, b, e) in enumerate(zip(prompts, begun, endings, strict=True))
     ]
-    prefix = _Prefix(_beginning([answer.given for answer in answers]) if _sees_all(model) else ())
-    for batch in _batches(answers, limits):
-        _decode(model, batch, prefix, pad)
+    prefix = _Prefix(_beginning([answer.given for answer in answers]) if sees_all(model) else ())
+    for batch in _batches(answers, limits, ALIGNED if graphs else 1):
+        _decode(model, batch, prefix, pad, graphs)
+        if left := [answer for answer in batch if not answer.ended]:  # graphs have failed
+            _decode(model, left, prefix, pad, None)
         done({answer.number: answer.tokens for answer in batch})
 
 
-def _batches(answers: Sequence[_Answer], limits: Limits) -> Iterator[list[_Answer]]:
+def _batches(answers: Sequence[_Answer], limits: Limits, multiple: int) -> Iterator[list[_Answer]]:
+    """``multiple``: what a row's tokens are rounded up to, where they are counted."""
     ordered = sorted(answers, key=lambda answer: len(answer.given), reverse=True)
     while ordered:
-        longest = len(ordered[0].given) + ordered[0].ending._stop.most
+        longest = -(-(len(ordered[0].given) + ordered[0].ending._stop.most) // multiple) * multiple
         count = max(1, min(limits.rows, limits.tokens // longest))
         yield ordered[:count]
         ordered = ordered[count:]
@@ -149,7 +160,7 @@ def _beginning(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return first[:shared] if shared >= WORTH_SHARING else ()
 
 
-def _sees_all(model: Any) -> bool:
+def sees_all(model: Any) -> bool:
     """Whether every layer sees the whole text: padding after a shared beginning would shift a window's columns."""
     if has_other_windows(model.config):
         return False
@@ -158,8 +169,11 @@ def _sees_all(model: Any) -> bool:
     return kinds <= {"full_attention"} if kinds else not getattr(text, "sliding_window", None)
 
 
-def _decode(model: Any, answers: list[_Answer], prefix: _Prefix, pad: int) -> None:
-    """Extends the answers of one batch until each has ended. Rows are padded between shared beginning and the rest."""
+def _decode(model: Any, answers: list[_Answer], prefix: _Prefix, pad: int, graphs: Graphs | None) -> None:
+    """Extends the answers of one batch until each has ended. Rows are padded between shared beginning and the rest.
+
+    If ``graphs`` fail answers are left that have not ended.
+    """
     import torch
 
     start = len(prefix.tokens)
@@ -197,6 +211,11 @@ def _decode(model: Any, answers: list[_Answer], prefix: _Prefix, pad: int) -> No
                 cache.batch_select_indices(kept)
                 ids, mask, positions = ids[kept], mask[kept], positions[kept]
                 active = [active[i] for i in going]
+            if graphs and graphs.take(cache, active):
+                del output  # whose logits are not needed, and are large
+                graphs.finish(model, cache, ids, mask[:, :-1], positions, active)
+                return
+            graphs = None
 
 
 def _one_more(mask: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import LayerswapError
+from harness.errors import LayerswapError, out_of_memory
 from harness.evaluation.benchmarks import CODE, distinct
 from harness.evaluation.drafts import ANCHORS, anchor
 from harness.evaluation.sandbox import no_sandbox
-from harness.evaluation.shortage import make_room, out_of_memory
+from harness.evaluation.shortage import make_room
 from harness.evaluation.teamwork import Part, Team
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.decoding import Ending, Limits, greedy
 from harness.evaluation.drafts import ANCHORS, anchor, walk
+from harness.evaluation.graphs import Graphs
 from harness.evaluation.likelihoods import sums
 from harness.evaluation.requests import Request
 from harness.evaluation.sharing import Held, Tensors, Variant, forward, itinerary
@@ -69,7 +70,8 @@ class Engine:
     """Runs variants of one base. ``prefix`` is what the layers' names begin with.
 
     ``cost`` prices a row of tokens (see :func:`harness.evaluation.trials.cost_of`); None for models that cannot be
-    given rows that branch. ``share`` is whether layers may be skipped whose results are held.
+    given rows that branch. ``share`` is whether layers may be skipped whose results are held. ``graphs`` say how steps
+    of decoding are replayed, on a CUDA device; None if each is taken plainly.
     """
 
     tokenizer: Any
@@ -80,6 +82,7 @@ class Engine:
     cost: Cost | None
     share: bool = True
     counts: Counts = field(default_factory=Counts)
+    graphs: Graphs | None = None
 
     def score(
         self,
@@ -160,7 +163,8 @@ class Engine:
                 emit(variant.identity, {n: endings[n].text(t) for n, t in tokens.items()}, tokens)
 
             contexts, ends = [requests[n].context for n in numbers], [endings[n] for n in numbers]
-            greedy(variant.build(), contexts, [first[n] for n in numbers], ends, self.pad, limits, done)
+            known = [first[n] for n in numbers]
+            greedy(variant.build(), contexts, known, ends, self.pad, limits, done, self.graphs)
 
         run_all([partial(task, *pair) for pair in begun], self.sizes.threads, note)
 

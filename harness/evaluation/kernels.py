@@ -1,7 +1,9 @@
-"""The same arithmetic by the kernels that are fast on this processor: for float32 models on CPUs with AVX-512."""
+"""The same arithmetic by faster kernels: of float32 models on CPUs with AVX-512, and of steps of decoding on a GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -87,3 +89,38 @@ def _attention(
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     seen = torch.matmul(query * options["scaling"], key.transpose(2, 3)).add_(attention_mask)
     return torch.matmul(torch.softmax(seen, -1), value).transpose(1, 2), None
+
+
+@contextmanager
+def grouped() -> Iterator[None]:
+    """Has ``sdpa`` read keys that heads share where they lie, for one token a row. Not thread-safe.
+
+    transformers 5.17 repeats them first, which writes and reads them once a head; a step is bound by what it reads.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    before = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = _grouped_attention
+    try:
+        yield
+    finally:
+        ALL_ATTENTION_FUNCTIONS["sdpa"] = before
+
+
+def _grouped_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Heads that share keys stand where the tokens of a query would: [rows, heads that keys have, sharing, width]."""
+    import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    rows, heads, tokens, width = query.shape
+    unusual = any(options.get(name) is not None for name in OTHER) or options.get("dropout")
+    if attention_mask is None or attention_mask.shape[1] > 1 or tokens > 1 or heads == key.shape[1] or unusual:
+        result: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return result
+    packed = query.reshape(rows, key.shape[1], -1, width)
+    found = torch.nn.functional.scaled_dot_product_attention(
+        packed, key, value, attn_mask=attention_mask, scale=options.get("scaling")
+    )
+    return found.reshape(rows, 1, heads, -1), None

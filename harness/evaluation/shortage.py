@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from harness.errors import LayerswapError
+from harness.errors import LayerswapError, out_of_memory
 from harness.evaluation.benchmarks import score_all
 from harness.evaluation.engine import Engine, Sizes
 from harness.evaluation.sharing import Variant
@@ -28,14 +28,6 @@ class ShortOfMemoryError(LayerswapError):
             f"there is not enough memory on {device} to evaluate this variant, even with {rows} rows a batch: lower "
             "the profile's batch_size or --ablation-memory, or take a smaller dtype"
         )
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of torch, of Python or of the C library says that memory has run out."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    words = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
-    return isinstance(error, (RuntimeError, OSError)) and any(word in str(error).lower() for word in words)
 
 
 def make_room(device: str) -> None:
@@ -66,11 +58,12 @@ def score_each(
 def sparing(ask: Ask, engine: Engine, variants: Sequence[Variant]) -> set[str]:
     """Asks all ``variants`` together; if memory runs out, with half the batch; if it does again, one after the other.
 
-    Returns the identities of those that there was no memory for. ``ask`` goes on where it was.
+    After the first time no graphs are made, which have memory of their own. Returns the identities of those that there
+    was no memory for. ``ask`` goes on where it was.
     """
     if _asked(ask, engine, variants):
         return set()
-    smaller = replace(engine, sizes=halved(engine))
+    smaller = replace(engine, sizes=halved(engine), graphs=None)
     if _asked(ask, smaller, variants):
         return set()
     return {variant.identity for variant in variants if not _asked(ask, smaller, [variant])}

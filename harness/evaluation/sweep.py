@@ -14,6 +14,7 @@ from harness.evaluation.benchmarks import distinct
 from harness.evaluation.drafts import ANCHORS
 from harness.evaluation.editions import stock_digest
 from harness.evaluation.engine import Counts, Engine, Keep, Sizes
+from harness.evaluation.graphs import Graphs
 from harness.evaluation.memory import keep_pages
 from harness.evaluation.planning import Piece
 from harness.evaluation.requests import Encoder, Request
@@ -21,7 +22,7 @@ from harness.evaluation.room import LOGITS, bytes_of_a_token
 from harness.evaluation.sharing import Variant
 from harness.evaluation.shortage import ShortOfMemoryError, halved, score_each, sparing, stock_answers
 from harness.evaluation.stock import Portion, Stock, hf_model
-from harness.evaluation.trials import can_branch, can_score, can_share, cost_of
+from harness.evaluation.trials import can_branch, can_score, can_share, can_step, cost_of
 from harness.evaluation.workers import threads_per_operation
 
 if TYPE_CHECKING:
@@ -242,15 +243,17 @@ class Sweeper:
                 logits=LOGITS,
             )
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        place = self.place or self.device
         return Engine(
             self.tokenizer,
             self._prefix,
             pad,
             self.device,
             sizes,
-            cost_of(model) if can_branch(model, self._prefix, self.place or self.device) else None,
-            can_share(model, self._prefix, self.place or self.device),
+            cost_of(model) if can_branch(model, self._prefix, place) else None,
+            can_share(model, self._prefix, place),
             self.counts,
+            Graphs() if place.startswith("cuda") and can_step(model) else None,
         )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from harness.evaluation.decoding import sees_all
 from harness.evaluation.sharing import Held, Step, Tensors, Variant, forward, has_other_windows
+from harness.evaluation.steps import Steps, is_plain
 from harness.evaluation.trees import Batch, Cost, pack
 
 # Multiply-adds that a weight of attention counts as beside its products: the best of four values tried on a CPU.
@@ -54,6 +56,41 @@ def can_share(model: Any, prefix: str, device: str) -> bool:
     except Exception:  # as above
         return False
     return all(bool((first == other).all()) for other in others)
+
+
+def can_step(model: Any) -> bool:
+    """Whether ``model`` gives its own logits with keys and values in buffers, as graphs need: tried on a few tokens."""
+    import copy
+    import inspect
+
+    import torch
+
+    if not sees_all(model) or "position_ids" not in inspect.signature(model.forward).parameters:
+        return False
+    ids = torch.tensor([[0, 0, 1, 2, 3, 4], [5, 6, 7, 8, 9, 10]], device=model.device)
+    mask = torch.ones_like(ids)
+    mask[0, :2] = 0
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    try:
+        with torch.inference_mode():
+            output = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True)
+            past = output.past_key_values
+            if not is_plain(past):
+                return False
+            ids, positions = output.logits[:, -1:].argmax(-1), positions[:, -1:] + 1
+            steps = Steps(model, copy.deepcopy(past), ids, mask, positions, 16)
+            for _ in range(4):
+                mask = torch.cat([mask, mask.new_ones((2, 1))], dim=1)
+                plain = model(
+                    input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=past, use_cache=True
+                ).logits[:, -1]
+                stepped = steps.forward()
+                if not _close(stepped, plain):
+                    return False
+                ids, positions = stepped.argmax(-1, keepdim=True), positions + 1
+    except Exception:  # as above
+        return False
+    return True
 
 
 def _trial(model: Any, prefix: str, device: str, rows: Sequence[Any], count: int) -> list[Any]:

@@ -94,3 +94,32 @@ def test_short_rows_get_a_mask_that_is_added_and_long_plain_texts_none() -> None
     assert short.is_floating_point()
     assert short[0, 0, 0].eq(0).sum() == 1
     assert mask(kernels.SHORT + 1) is None
+
+
+def test_keys_that_heads_share_are_not_repeated_for_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    own, product = ALL_ATTENTION_FUNCTIONS["sdpa"], torch.nn.functional.scaled_dot_product_attention
+    read: list[tuple[int, ...]] = []
+
+    def noted(query: torch.Tensor, key: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
+        read.append(tuple(key.shape))
+        return product(query, key, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
+    generator, module = torch.Generator().manual_seed(0), torch.nn.Module()
+    key, value = (torch.randn((3, 2, 5, 6), generator=generator) for _ in range(2))
+    for tokens, heads in ((1, 8), (2, 8), (1, 2)):
+        module.num_key_value_groups = heads // 2  # type: ignore[assignment]
+        query = torch.randn((3, heads, tokens, 6), generator=generator)
+        mask = torch.randn((3, 1, tokens, 5), generator=generator)
+        many = [tensor.repeat_interleave(heads // 2, 1) for tensor in (key, value)]
+        expected = product(query, *many, attn_mask=mask, scale=0.3).transpose(1, 2)
+        with kernels.grouped():
+            found, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, scaling=0.3)
+        assert found.shape == expected.shape
+        assert torch.allclose(found, expected, atol=1e-6)
+    assert read[0] == (3, 2, 5, 6)
+    with pytest.raises(KeyError), kernels.grouped():
+        raise KeyError
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is own

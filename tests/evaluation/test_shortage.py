@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.errors import LayerswapError
+from harness.errors import LayerswapError, out_of_memory
 from harness.evaluation import engine, shortage
+from harness.evaluation.graphs import Graphs
 from harness.evaluation.grid import Grid, Settings
 from harness.profiles import Profile, load_profile
 from harness.recipes import Expert, LayerSwap, Soup
@@ -86,9 +87,9 @@ def test_what_says_that_memory_has_run_out():
         torch.OutOfMemoryError("x"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
     ):
-        assert shortage.out_of_memory(error)
+        assert out_of_memory(error)
     for other in (RuntimeError("size mismatch"), ValueError("out of memory"), KeyError("x")):
-        assert not shortage.out_of_memory(other)
+        assert not out_of_memory(other)
 
 
 def test_lm_evals_own_wrapper_is_asked_again_with_half_the_rows():
@@ -104,6 +105,19 @@ def test_lm_evals_own_wrapper_is_asked_again_with_half_the_rows():
     assert asked == [8, 4]
     with pytest.raises(shortage.ShortOfMemoryError, match="16 rows"):
         shortage.stock_answers(ask, "cpu", 32)
+
+
+def test_no_graphs_are_made_after_memory_ran_out():
+    asked: list[tuple[int, object]] = []
+    first = engine.Engine(None, "", 0, "cpu", engine.Sizes(8), None, graphs=Graphs())
+
+    def ask(some: engine.Engine, _: object) -> None:
+        asked.append((some.sizes.rows, some.graphs))
+        if len(asked) == 1:
+            raise MemoryError
+
+    assert shortage.sparing(ask, first, []) == set()
+    assert asked == [(8, first.graphs), (4, None)]
 
 
 def test_other_errors_are_not_taken_for_it():

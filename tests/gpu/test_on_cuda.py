@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import torch
 
 from harness.errors import LayerswapError
 from harness.evaluation import room
+from harness.evaluation.graphs import Graphs
 from harness.evaluation.grid import Grid, Settings
 from harness.profiles import Profile, load_profile
 from harness.recipes import Expert, LayerSwap, Soup, Ties
+from tests.evaluation.architectures import model_of
+from tests.evaluation.test_graphs import STEPPED, case_of, written
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 RECIPES = (LayerSwap(), LayerSwap(top=0), Expert("math"), Soup(), Ties(), Expert("language"), LayerSwap(transition=0))
@@ -40,6 +45,85 @@ def values(profile: Profile, folder: Path, dtype: str = "float32", limit: int = 
                 found[f"{benchmark} {name}"] = error
     grid.store.close()
     return found
+
+
+def test_steps_replayed_as_graphs_write_the_answers_of_plain_ones_in_float32(profile, tmp_path):
+    found, graphs = [], Graphs()
+    for name, used in (("graphs", graphs), ("plain", None)):
+        grid = Grid(Settings(profile, "cuda", "float32", limit=40), tmp_path / name)
+        grid.load(profile.experts)
+        variants = [grid.variants.variant(recipe.plan(grid.layers, profile.sizes)) for recipe in RECIPES]
+        engine = grid.asker._engine  # type: ignore[union-attr]
+        assert engine.graphs is not None  # as they are by default
+        engine.graphs = used
+        requests, _ = grid.asker._encoded(grid.columns("mgsm")[0])  # type: ignore[union-attr]
+        texts: dict[str, Any] = {}
+        for variant in variants:  # by itself: nothing is foreseen
+            engine.generate([variant], dict(enumerate(requests)), {}, partial(_put, texts))
+        found.append(texts)
+        grid.store.close()
+    assert found[0] == found[1]
+    assert len(found[0]) == len(RECIPES)
+    assert not graphs.failed
+    assert graphs.captured >= len(RECIPES)
+    assert graphs.replayed > graphs.plain
+
+
+def _put(texts: dict[str, Any], identity: str, answers: Any) -> None:
+    texts.setdefault(identity, {}).update(answers)
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_graphs_of_many_shapes_and_architectures_write_the_same_answers(name):
+    model = copy.deepcopy(model_of(name)).to("cuda")
+    graphs = Graphs(room=20, least=1, worth=1)
+    for seed in (1, 2):
+        assert written(model, case_of(seed), graphs) == written(model, case_of(seed), None)
+    print(name, graphs)
+    assert not graphs.failed
+    assert graphs.captured > 2
+    assert graphs.replayed > 0
+
+
+def test_a_model_that_waits_for_the_device_is_asked_plainly_and_others_are_captured_after_it():
+    model, case, waited = copy.deepcopy(model_of("llama")).to("cuda"), case_of(1), []
+    own, graphs = model.forward, Graphs()
+
+    @wraps(own)
+    def forward(**options: Any) -> Any:
+        waited.append(float(options["input_ids"].sum()))
+        return own(**options)
+
+    expected = written(model, case, None)
+    model.forward = forward
+    assert written(model, case, graphs) == expected
+    assert "synchronizing" in graphs.failed
+    assert graphs.captured == graphs.plain == 0
+    model.forward = own
+    assert written(model, case, after := Graphs()) == expected
+    assert after.replayed > 0
+
+
+def test_a_capture_that_is_broken_off_leaves_the_device_usable():
+    model, case, graphs = copy.deepcopy(model_of("llama")).to("cuda"), case_of(1), Graphs()
+    own, expected = model.forward, written(model, case, None)
+
+    @wraps(own)
+    def forward(**options: Any) -> Any:
+        output = own(**options)
+        if torch.cuda.is_current_stream_capturing():
+            output.logits.sum().item()
+        return output
+
+    model.forward = forward
+    stream = torch.cuda.current_stream()
+    assert written(model, case, graphs) == expected
+    assert graphs.failed
+    assert graphs.captured == 0
+    assert torch.cuda.current_stream() == stream
+    model.forward = own
+    assert written(model, case, after := Graphs()) == expected
+    assert after.replayed > 0
 
 
 @pytest.fixture(scope="module")
