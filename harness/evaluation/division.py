@@ -19,8 +19,8 @@ from harness.errors import LayerswapError, out_of_memory
 from harness.evaluation.benchmarks import CODE, distinct
 from harness.evaluation.drafts import ANCHORS, anchor
 from harness.evaluation.sandbox import no_sandbox
-from harness.evaluation.shortage import make_room
 from harness.evaluation.teamwork import Part, Team
+from harness.merging.residence import free_memory
 
 if TYPE_CHECKING:
     from harness.evaluation.benchmarks import Column
@@ -126,7 +126,7 @@ class Division:
         except Exception as error:
             if not out_of_memory(error):
                 raise
-        make_room(asker.device)  # whoever computes the cells asks again, in smaller batches
+        free_memory(asker.device)  # whoever computes the cells asks again, in smaller batches
 
 
 def even(amounts: Sequence[float], count: int) -> list[tuple[int, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +10,7 @@ from harness.errors import LayerswapError, out_of_memory
 from harness.evaluation.benchmarks import score_all
 from harness.evaluation.engine import Engine, Sizes
 from harness.evaluation.sharing import Variant
+from harness.merging.residence import free_memory
 
 if TYPE_CHECKING:
     from harness.evaluation.benchmarks import Column
@@ -28,15 +28,6 @@ class ShortOfMemoryError(LayerswapError):
             f"there is not enough memory on {device} to evaluate this variant, even with {rows} rows a batch: lower "
             "the profile's batch_size or --ablation-memory, or take a smaller dtype"
         )
-
-
-def make_room(device: str) -> None:
-    """Gives back what nothing refers to any more."""
-    gc.collect()
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.empty_cache()
 
 
 def score_each(
@@ -91,7 +82,7 @@ def _asked(ask: Ask, engine: Engine, variants: Sequence[Variant]) -> bool:
     except Exception as error:
         if not out_of_memory(error):
             raise
-    make_room(engine.device)  # here, since the exception held what was computed so far
+    free_memory(engine.device)  # here, since the exception held what was computed so far
     return False
 
 
@@ -103,5 +94,5 @@ def stock_answers(ask: Callable[[int], T], device: str, rows: int) -> T:
         except Exception as error:
             if not out_of_memory(error):
                 raise
-        make_room(device)
+        free_memory(device)
     raise ShortOfMemoryError(device, some)

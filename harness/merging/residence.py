@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import LayerswapError, one_line
+from harness.errors import LayerswapError, one_line, out_of_memory
 from harness.experts import slots_of
 from harness.plan import Plan
 
@@ -16,8 +17,14 @@ Unit = tuple[str, str]  # an expert and one of its slots
 STAGE = 1 << 26  # bytes of each of two pinned buffers, through which weights go to a CUDA device
 
 
+class NoRoomError(LayerswapError, MemoryError):
+    """A device is full, and nothing on it can be let go: whoever computes there may do with less."""
+
+
 class Residence:
     """Puts slots of experts on ``device``, at most ``budget`` bytes of them; in main memory they stay as they are.
+
+    A device that is full before has all go that is not needed, and the budget is what it then held.
 
     Tensors change place in place: every model that holds an expert's modules sees it. Slots that no variant has needed
     for longest make room. Not thread-safe.
@@ -44,37 +51,48 @@ class Residence:
                 tensor.data = self._copy(tensor.data)
 
     def hold(self, units: Iterable[Unit]) -> None:
-        """Has ``units`` on the device when it returns. LayerswapError if there is no room for all of them."""
+        """Has ``units`` on the device when it returns. :class:`NoRoomError` if there is no room for all of them."""
         units = list(units)
         for unit in units:
             if unit in self._held:
                 self._held[unit] = self._held.pop(unit)
         for unit in units:
             if unit not in self._held:
-                self._make_room(self._missing(unit), units)
+                self._make_room(self._missing(unit), self._budget, units)
+                try:
+                    self._send(unit)
+                    continue
+                except NoRoomError:
+                    self._make_room(self._missing(unit), 0, units)
+                free_memory(self._device)  # here, since the exception holds what was being sent
                 self._send(unit)
+                self._budget = self.held_bytes
 
     def _missing(self, unit: Unit) -> int:
         return sum(t.numel() * t.element_size() for t in self._tensors[unit] if id(t) not in self._sent)
 
-    def _make_room(self, size: int, needed: list[Unit]) -> None:
+    def _make_room(self, size: int, budget: int | None, needed: list[Unit]) -> None:
         """Lets go of slots that are not ``needed`` until ``size`` more bytes are within the budget."""
-        if self._budget is None:
+        if budget is None:
             return
         for unit in [unit for unit in self._held if unit not in needed]:
-            if self.held_bytes + size <= self._budget:
+            if self.held_bytes + size <= budget:
                 return
             self._drop(unit)
 
     def _send(self, unit: Unit) -> None:
-        for tensor in self._tensors[unit]:
-            if id(tensor) not in self._sent:  # else another slot, which is tied to this one, has brought it
-                tensor.data = self._copy(tensor.data)
-                self._sent.add(id(tensor))
-                size = tensor.numel() * tensor.element_size()
-                self.held_bytes += size
-                self.sent_bytes += size
         self._held[unit] = None
+        try:
+            for tensor in self._tensors[unit]:
+                if id(tensor) not in self._sent:  # else another slot, which is tied to this one, has brought it
+                    tensor.data = self._copy(tensor.data)
+                    self._sent.add(id(tensor))
+                    size = tensor.numel() * tensor.element_size()
+                    self.held_bytes += size
+                    self.sent_bytes += size
+        except BaseException:
+            self._drop(unit)
+            raise
 
     def _drop(self, unit: Unit) -> None:
         del self._held[unit]
@@ -92,8 +110,9 @@ class Residence:
             self._stage = self._stage or _Stage()
             return self._stage.copy(host, self._device)
         except (RuntimeError, AssertionError) as error:  # unknown, not there, not built in, or full
+            kind = NoRoomError if out_of_memory(error) else LayerswapError
             reason = one_line(str(error).partition("\n")[0])
-            raise LayerswapError(f"device {self._device!r} cannot hold the experts: {reason}") from error
+            raise kind(f"device {self._device!r} cannot hold the experts: {reason}") from error
 
 
 class _Stage:
@@ -126,6 +145,15 @@ class _Stage:
             if sent is not None:
                 sent.record(torch.cuda.current_stream(device))
         return result
+
+
+def free_memory(device: str) -> None:
+    """Gives back what nothing refers to any more."""
+    gc.collect()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
 
 
 def copied(plan: Plan) -> list[Unit]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.errors import LayerswapError
+from harness.errors import LayerswapError, out_of_memory
 from harness.experts import slots_of
 from harness.merging.assemble import Assembler
-from harness.merging.residence import Residence, _Stage, copied
+from harness.merging.residence import NoRoomError, Residence, _Stage, copied
 from harness.recipes import Expert, LayerSwap, Soup, Ties
 from tests.merging.models import ARCHITECTURES, LAYERS
 
@@ -100,3 +100,43 @@ def test_what_goes_through_the_buffers_arrives(dtype, shape):
         assert found.dtype == tensor.dtype
         assert found.is_contiguous()
         assert not found.numel() or found.data_ptr() != tensor.data_ptr()
+
+
+class Full(Residence):
+    """Of a device that is full at ``capacity`` bytes, whatever the budget is."""
+
+    capacity = 0
+
+    def _copy(self, host):
+        if self.held_bytes + host.numel() * host.element_size() > self.capacity:
+            raise NoRoomError("full")
+        return super()._copy(host)
+
+
+def test_a_device_that_is_full_before_its_budget_has_what_is_not_needed_go(experts_of):
+    experts = experts_of("llama", False)
+    plans = [recipe.plan(LAYERS) for recipe in RECIPES]
+    expected = [Assembler(experts).build(plan)(IDS).logits for plan in plans]
+    before, size = places(experts), size_of(experts["base"].model)
+    residence, assembler = Full("cpu"), Assembler(experts, device="cpu")
+    residence.capacity = int(1.3 * size)
+    for name, expert in experts.items():
+        residence.add(name, expert.model)
+    try:
+        for plan, logits in zip([*plans, *plans], [*expected, *expected], strict=True):
+            residence.hold(copied(plan))
+            assert torch.equal(assembler.build(plan)(IDS).logits, logits)
+        assert residence._budget <= residence.capacity, "it does not run full again"
+        residence.capacity = size // 2
+        residence.hold([])
+        for unit in list(residence._held):
+            residence._drop(unit)
+        with pytest.raises(NoRoomError) as caught:
+            residence.hold(copied(plans[-1]))
+        assert out_of_memory(caught.value), "who evaluates tries again with less"
+        assert 0 < residence.held_bytes <= residence.capacity
+    finally:
+        for unit in list(residence._held):
+            residence._drop(unit)
+    assert places(experts) == before
+    assert residence.held_bytes == 0
