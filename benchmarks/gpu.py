@@ -28,8 +28,10 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.contest import Workload, _write_task
+from harness.digests import remember
 from harness.evaluation import room
 from harness.evaluation.grid import Grid, Settings
+from harness.identity import Digested
 from harness.profiles import load_profile
 from harness.recipe_text import parse_recipe
 
@@ -83,16 +85,23 @@ def profile_of(experts: dict[str, str], kind: str, documents: int, folder: Path)
     return load_profile(str(folder / "gpu.toml"))
 
 
-def timed(settings: Settings, folder: Path, variants: Sequence[str], plain: bool = False) -> tuple[float, Grid]:
+def timed(
+    settings: Settings, folder: Path, variants: Sequence[str], digests: dict[str, Digested], plain: bool = False
+) -> tuple[float, Grid]:
     """Seconds of a grid from its first question to its last answer, experts loaded and prompts built before.
 
+    ``digests`` are those of the experts that are known, and become known.
     ``plain``: steps of decoding are not replayed as graphs.
     """
     grid = Grid(settings, folder)
     plans = [parse_recipe(text).plan(grid.layers, settings.profile.sizes) for text in variants]
     grid.expect("mmlu", plans)
     grid.columns("mmlu")
+    places, base = settings.profile.expert_path, settings.profile.expert_path("base")
+    for name, expert in digests.items():  # reading 32 GB for them once is enough
+        remember(places(name), settings.dtype, base, grid.store, expert)
     grid.load(dict.fromkeys(name for plan in plans for name in plan.experts))
+    digests |= grid.digests
     for column in grid.columns("mmlu"):
         grid.asker.portions(column)
     for plan in plans:  # weights go to the device before the clock starts, for both
@@ -116,14 +125,15 @@ def synchronize(device: str) -> None:
 
 def contest(experts: dict[str, str], options: argparse.Namespace) -> None:
     """The grid of 16 variants against the loop over some of them, which is scaled."""
+    digests: dict[str, Digested] = {}
     for kind, documents in (("letters", options.documents), ("generation", options.documents // 2)):
         with TemporaryDirectory() as temporary:
             folder = Path(temporary)
             settings = Settings(profile_of(experts, kind, documents, folder), options.device, "bfloat16")
-            loop, other = timed(replace(settings, backend="hf"), folder / "loop", SAMPLE)
+            loop, other = timed(replace(settings, backend="hf"), folder / "loop", SAMPLE, digests)
             other.store.close()
             del other
-            mine, grid = timed(settings, folder / "grid", VARIANTS, options.plain)
+            mine, grid = timed(settings, folder / "grid", VARIANTS, digests, options.plain)
             loop *= len(VARIANTS) / len(SAMPLE)
             requests = grid.asker._encoded(grid.columns("mmlu")[0])[0]  # type: ignore[union-attr]
             tokens = sum(len(request.context) for request in requests) // len(requests)
@@ -146,17 +156,18 @@ def device_of(size: int) -> Iterator[None]:
 
 def little(experts: dict[str, str], options: argparse.Namespace) -> None:
     """The grid where all experts fit, and where little more than one variant does."""
+    digests: dict[str, Digested] = {}
     weights = sum(path.stat().st_size for path in Path(experts["math"]).glob("*.safetensors"))
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         profile = profile_of(experts, "letters", options.documents, folder)
         settings = Settings(profile, options.device, "bfloat16", memory=2**30)
-        wide, first = timed(settings, folder / "wide", VARIANTS)
+        wide, first = timed(settings, folder / "wide", VARIANTS, digests)
         scores = [[s.values for s in first.cell(p, "mmlu").scores] for p in first._expected["mmlu"].values()]
         first.store.close()
         del first
         with device_of(int(1.1 * weights / room.USABLE) + 6 * 10**9):
-            tight, second = timed(settings, folder / "tight", VARIANTS)
+            tight, second = timed(settings, folder / "tight", VARIANTS, digests)
         again = [[s.values for s in second.cell(p, "mmlu").scores] for p in second._expected["mmlu"].values()]
         pairs = [(a, b) for x, y in zip(scores, again, strict=True) for a, b in zip(x[0], y[0], strict=True)]
         held = second.variants._residence
