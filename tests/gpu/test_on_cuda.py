@@ -80,7 +80,10 @@ def test_graphs_of_many_shapes_and_architectures_write_the_same_answers(name):
     for seed in (1, 2):
         assert written(model, case_of(seed), graphs) == written(model, case_of(seed), None)
     print(name, graphs)
-    assert not graphs.failed
+    if graphs.failed:  # in some versions of transformers its code has the host wait for the device
+        assert name == "falcon"
+        assert "synchronizing" in graphs.failed
+        return
     assert graphs.captured > 2
     assert graphs.replayed > 0
 
