@@ -210,6 +210,15 @@ def test_one_piece_is_cut_where_variants_share_least():
     assert (first.variants, second.variants) == ((0, 4), (4, 8))
 
 
+@pytest.mark.parametrize("seed", [2812, 6800])
+def test_a_better_plan_is_found_without_longer_tasks_where_there_is_enough_to_cut(seed):
+    blocks, workers, prices = grid(Random(seed))
+    assert sum(len(block.slots) * len(block.pieces) for block in blocks) >= COARSE * workers
+    halved, found = (seconds(blocks, of(blocks, workers, prices), prices) for of in (divide, plan))
+    assert makespan(found, workers) < 0.98 * makespan(halved, workers)
+    assert max(found) <= max(halved)
+
+
 def test_for_one_worker_hardly_anything_is_lost():
     blocks, _, prices = grid(Random(3))
     once = sum(seconds(blocks, whole(blocks), prices))
