@@ -1,144 +1,165 @@
-"""Plans for grids that have little to cut, and when no plan can end before. Pure: no torch.
+"""Plans for grids that have little to cut. Pure: no torch.
 
 Where workers are many and pieces few, halving (:func:`harness.evaluation.planning.divide`) loses more than it must: a
-piece is asked of runs of variants, and what runs share is computed once for each. If all are to end within a time T, no
-run may take longer, so each piece is cut into runs of the least work that do not. Their sum is the least that workers
-have to do: if it is more than T of all of them, no plan ends within T. A plan of these runs is the one to try.
+piece is asked of runs of variants, and what runs share is computed once for each. Here each piece, or a few in a row,
+is cut into runs of the least sum of *weighed* work, the longest tasks are put where they fill a worker's time best, and
+pieces that need no cut are poured into the gaps. Which lengths fit together well is not known before, so weights of
+lengths are tried: some at random, then changes of the best ones (hill climbing).
 """
 
 from __future__ import annotations
 
+import heapq
 import math
+from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from random import Random
 from typing import Any
 
-from harness.evaluation.planning import (
-    Block,
-    Piece,
-    Prices,
-    Task,
-    divide,
-    lower_bound,
-    makespan,
-    seconds,
-    work,
-)
+from harness.evaluation.bounds import HAIR, Runs, cheapest, quick_least_end, runs_of
+from harness.evaluation.planning import Block, Prices, Task, divide, lower_bound, makespan, seconds
 
-COARSE = 64  # single variants on single pieces a worker, below which a plan by halving may lose much
-NEAR = 1.02  # of the bound: nothing better is looked for
-STEPS = 12  # times T that are tried, and halvings of what is not known of the least one
+COARSE = 64  # single variants on single pieces a worker, below which there is little to cut
+NEAR = 1.14  # of the bound: nothing that ends earlier is looked for
+TRIES = 400
+RANDOM = 50  # of these, at least
+CELLS = 2 * 10**8  # runs on pieces that all tries together look at: some seconds
+BUCKETS = 16  # of lengths, which have a weight each
+JOINED = 3  # pieces in a row that may be cut together
+
+
+@dataclass(frozen=True)
+class Way:
+    """``longest`` is that of a task and ``full`` a worker's time, both in times of the bound."""
+
+    longest: float
+    full: float
+    weights: tuple[float, ...]  # of a task's work, by its share of the longest
 
 
 def plan(blocks: Sequence[Block], workers: int, prices: Prices) -> list[Task]:
-    """Tasks for so many workers, the longest first: by halving, or of the least work for some T if that ends before."""
+    """Tasks for so many workers, the longest first: by halving, or in the best of the ways tried if that ends before.
+
+    Of plans that end near the bound the one is best whose longest task is shortest, since workers may be slow or lost.
+    Where there is enough to cut, no task may be longer than by halving.
+    """
     tasks = divide(blocks, workers, prices)
-    if sum(len(block.slots) * len(block.pieces) for block in blocks) >= COARSE * workers:
+    durations = seconds(blocks, tasks, prices)
+    ends, bound = makespan(durations, workers), lower_bound(blocks, workers, prices)
+    cells = sum(JOINED * len(block.pieces) * Runs.row(0, len(block.slots) + 1) for block in blocks)
+    if ends <= NEAR * bound or CELLS // cells < RANDOM:
         return tasks
-    best = ends = makespan(seconds(blocks, tasks, prices), workers)
-    bound = lower_bound(blocks, workers, prices)
+    runs = [runs_of(block, prices) for block in blocks]
+    bound = quick_least_end(runs, workers, bound, ends)
     if ends <= NEAR * bound:
         return tasks
-    tables = [_table(block, prices) for block in blocks]
-    for time in _times(tables, _least_end(tables, workers, bound, ends), ends):
-        found = [pair for i, table in enumerate(tables) for pair in _within(i, table, time, prices)]
-        if (then := makespan([cost for cost, _ in found], workers)) < best:
-            best, tasks = then, [task for _, task in sorted(found, key=lambda pair: (-pair[0], pair[1]))]
+    cuts = [_Cut(number, block) for number, block in enumerate(runs)]
+    best, way, random = (ends, max(durations)), None, Random(0)
+    coarse = sum(len(block.slots) * len(block.pieces) for block in blocks) < COARSE * workers
+    limit = math.inf if coarse else max(durations)
+    for number in range(min(TRIES, CELLS // cells)):
+        new = _other(random, way) if way and number >= RANDOM else _any(random, ends / bound)
+        found = _packed(cuts, workers, bound, limit, new)
+        durations = [cost for cost, _ in found]
+        if found and (rank := (max(makespan(durations, workers), NEAR * bound), max(durations))) <= best:
+            best, way, tasks = rank, new, [task for _, task in sorted(found, key=lambda pair: (-pair[0], pair[1]))]
     return tasks
 
 
-def least_end(blocks: Sequence[Block], workers: int, prices: Prices) -> float:
-    """No plan ends before: :func:`lower_bound`, and what must be computed more than once so that no task takes longer.
-
-    What a task takes by itself, and a variant in it, is left out: a worker may have them in common with other batches.
-    """
-    low = lower_bound(blocks, workers, prices)
-    high = max(low, makespan(seconds(blocks, divide(blocks, workers, prices), prices), workers))
-    return _least_end([_table(block, prices) for block in blocks], workers, low, high)
+def _any(random: Random, most: float) -> Way:
+    full = random.uniform(1.0, max(1.25, most))
+    longest = full * random.choice((1.0, random.uniform(0.2, 1.0)))
+    return Way(longest, full, tuple(random.uniform(0.7, 1.3) for _ in range(BUCKETS)))
 
 
-def _least_end(tables: Sequence[Any], workers: int, low: float, high: float) -> float:
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        if sum(float(_cheapest(table, middle)[0].sum()) for table in tables) > middle * workers:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def _times(tables: Sequence[Any], least: float, ends: float) -> list[float]:
-    """Times worth a try: those of single runs, at which cuts change, as far as there are few; and some between."""
-    import numpy as np
-
-    runs = np.unique(np.concatenate([table[np.isfinite(table)] for table in tables]))
-    runs = runs[(runs > least / STEPS) & (runs < ends)]
-    some = runs[np.linspace(0, len(runs) - 1, min(len(runs), 4 * STEPS)).astype(int)] if len(runs) else runs
-    return sorted({*(some * (1 + 1e-9)).tolist(), *np.linspace(least / 4, ends, 2 * STEPS).tolist()})
-
-
-def _table(block: Block, prices: Prices) -> Any:
-    """Seconds [pieces, variants + 1, variants + 1] of the run from one variant to another, exclusive; else infinite."""
-    import numpy as np
-
-    bare, count = replace(prices, tasks=0.0, variants=0.0), len(block.slots)
-    # Work is linear in what a piece consists of, apart from whether anything is written.
-    probe = replace(
-        block, pieces=(Piece(1, 0, 0), Piece(0, 1, 0), Piece(0, 0, 1), Piece(0, 0, 0, 1), Piece(0, 1, 0, 1))
+def _other(random: Random, way: Way) -> Way:
+    """Some of it changed, by much or little."""
+    by = random.choice((0.02, 0.1, 0.3))
+    weights = tuple(
+        weight * max(0.1, 1 + by * random.gauss(0, 1)) if random.random() < 0.4 else weight for weight in way.weights
     )
-    amounts = np.array([[p.rows, 0 if p.written else p.tokens, p.read, p.written] for p in block.pieces], float)
-    beside = np.array([p.tokens if p.written else 0 for p in block.pieces], float)
-    found = np.full((len(block.pieces), count + 1, count + 1), np.inf)
-    for first in range(count):
-        for last in range(first + 1, count + 1):
-            *each, both = (bare.of(work(probe, Task(0, (first, last), (at, at + 1)))) for at in range(5))
-            found[:, first, last] = amounts @ np.array(each) + beside * (both - each[3])
-    return found
+    return Way(
+        way.longest * (1 + 0.1 * by * random.gauss(0, 1)), way.full * (1 + 0.1 * by * random.gauss(0, 1)), weights
+    )
 
 
-def _cheapest(table: Any, time: float) -> tuple[Any, Any]:
-    """For each piece the least work of runs that take no longer than ``time``, and where the last one begins.
+class _Cut:
+    """A block's pieces, and a few in a row as one, to be cut into runs of variants."""
 
-    [pieces], infinite if a single variant takes longer; [pieces, variants + 1], for each number of variants.
-    """
+    def __init__(self, number: int, runs: Runs) -> None:
+        import numpy as np
+
+        windows = list(runs.windows(JOINED))
+        self.number, self.variants, self.pieces = number, runs.variants, runs.bare.shape[1]
+        self.costs = np.hstack(windows) + runs.beside
+        self.starts = [sum(window.shape[1] for window in windows[:n]) for n in range(len(windows))]
+        self.beside = float(runs.beside[-self.variants, 0])  # of all variants
+        self.whole = runs.bare[-self.variants].tolist()
+
+    def at(self, longest: float, weights: Any) -> tuple[list[tuple[float, Task]], list[tuple[int, int]]] | None:
+        """Tasks of runs with what they take, and pieces in a row that are not to be cut, as half-open ranges.
+
+        None if some variant on some piece takes longer than the longest.
+        """
+        import numpy as np
+
+        shares = self.costs / longest
+        uncut = shares[-self.variants, : self.pieces]  # which have a task in common, and are weighed as if it were full
+        uncut[uncut <= 1] -= self.beside / longest
+        uncut[uncut <= 1] *= longest / max(longest - self.beside, HAIR)
+        shares *= weights[np.minimum(shares * BUCKETS, BUCKETS).astype(int)]
+        sums, begin = cheapest(shares, self.variants)
+        values = sums[-1].tolist()
+        best, length = [0.0], [0]
+        for end in range(1, self.pieces + 1):
+            value, many = min(
+                (best[end - n] + values[start + end - n], n) for n, start in enumerate(self.starts[:end], 1)
+            )
+            best.append(value)
+            length.append(many)
+        if best[-1] == np.inf:
+            return None
+        parts: list[tuple[float, Task]] = []
+        rows: list[tuple[int, int]] = []
+        end = self.pieces
+        while end:
+            first = end - length[end]
+            column, last = self.starts[length[end] - 1] + first, self.variants
+            if not begin[last, column]:
+                rows.append((first, rows.pop()[1]) if rows and rows[-1][0] == end else (first, end))
+                last = 0
+            while last:
+                at = int(begin[last, column])
+                cost = float(self.costs[Runs.row(at, last), column])
+                parts.append((cost, Task(self.number, (at, last), (first, end))))
+                last = at
+            end = first
+        return parts, rows
+
+
+def _packed(cuts: Sequence[_Cut], workers: int, bound: float, limit: float, way: Way) -> list[tuple[float, Task]]:
+    """Tasks, cut in a ``way``, none longer than the limit, and what they take; none if some would be too long."""
     import numpy as np
 
-    pieces, count = table.shape[0], table.shape[1] - 1
-    short = np.where(table <= time, table, np.inf)
-    best, begin = np.full((pieces, count + 1), np.inf), np.zeros((pieces, count + 1), int)
-    best[:, 0] = 0.0
-    for last in range(1, count + 1):
-        sums = best[:, :last] + short[:, :last, last]
-        begin[:, last], best[:, last] = sums.argmin(1), sums.min(1)
-    return best[:, count], begin
-
-
-def _within(number: int, table: Any, time: float, prices: Prices) -> list[tuple[float, Task]]:
-    """Tasks of a block that take about ``time`` at most, and what they take: pieces joined, or runs of variants."""
-    pieces, count = table.shape[0], table.shape[1] - 1
-    beside = prices.tasks + prices.variants * count
-    costs, begin = (found.tolist() for found in _cheapest(table, max(time / 2, time - beside)))
-    whole = table[:, 0, count].tolist()
-    found: list[tuple[float, Task]] = []
-    at = 0
-    while at < pieces:
-        end, last = at, count
-        spent = beside
-        while (
-            end < pieces
-            and costs[end] < math.inf
-            and begin[end][count] == 0
-            and (end == at or spent + whole[end] <= time)
-        ):
-            spent, end = spent + whole[end], end + 1
-        if end > at:
-            found.append((spent, Task(number, (0, count), (at, end))))
-            at = end
-            continue
-        while last:
-            first = begin[at][last] if costs[at] < math.inf else last - 1
-            cost = float(table[at, first, last]) + prices.tasks + prices.variants * (last - first)
-            found.append((cost, Task(number, (first, last), (at, at + 1))))
-            last = first
-        at += 1
-    return found
+    weights, tasks, whole = np.array([*way.weights, np.inf]), [], []
+    for cut in cuts:
+        if (found := cut.at(min(way.longest * bound, limit) * (1 + HAIR), weights)) is None:
+            return []
+        tasks += found[0]
+        whole += [(cut, first, last) for first, last in found[1]]
+    gaps = [way.full * bound] * workers
+    for cost in sorted((cost for cost, _ in tasks), reverse=True):
+        gap = gaps.pop(min(bisect_left(gaps, cost), workers - 1))  # the least that holds it, or else the longest
+        insort(gaps, gap - cost)
+    heap = [-gap for gap in gaps]
+    heapq.heapify(heap)
+    for cut, first, last in whole:
+        while first < last:
+            spent, end = cut.beside + cut.whole[first], first + 1
+            while end < last and spent + cut.whole[end] <= min(-heap[0], limit):
+                spent, end = spent + cut.whole[end], end + 1
+            tasks.append((spent, Task(cut.number, (0, cut.variants), (first, end))))
+            heapq.heapreplace(heap, heap[0] + spent)
+            first = end
+    return tasks

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import product
 from random import Random
 from typing import NamedTuple
 
 import pytest
 
-from harness.evaluation.packing import COARSE, NEAR, least_end, plan
+from harness.evaluation.bounds import MEASURES, least_end
+from harness.evaluation.packing import COARSE, plan
 from harness.evaluation.planning import (
     GAIN,
     Block,
@@ -25,7 +27,7 @@ from harness.evaluation.planning import (
 from harness.evaluation.sharing import Variant, layer_calls
 
 BAR = 1.15
-ENOUGH = COARSE
+CLOSE = 1.1  # of the simplest bound: the tight one, which takes longer to find, is asked above only
 
 
 def grid(random: Random) -> tuple[list[Block], int, Prices]:
@@ -53,14 +55,13 @@ def grid(random: Random) -> tuple[list[Block], int, Prices]:
 
 
 class Ratios(NamedTuple):
-    """When a plan ends, over bounds: ``planned`` counts what it lost by cutting variants apart, ``lossless`` nothing.
+    """When a plan ends, over bounds that no plan is under.
 
-    ``least``: what any plan loses. The first is none that a better plan could not be under; the others are.
-    ``units`` are single variants on single pieces, a worker: with few of them no plan need come near a bound.
+    ``lossless``: as if cutting variants apart lost nothing. ``least``: the tight bound, or the other one if that is
+    close. ``units`` are single variants on single pieces, a worker.
     """
 
     units: float
-    planned: float
     lossless: float
     least: float
 
@@ -85,16 +86,15 @@ def check(seed: int) -> Ratios:
     assert ends >= bound * (1 - 1e-9)
     assert ends <= makespan(seconds(blocks, whole(blocks), prices), workers) * (1 + GAIN + 1e-9)
     units = sum(len(block.slots) * len(block.pieces) for block in blocks)
-    planned, lossless = ends / max(sum(durations) / workers, bound), ends / bound
-    least = ends / least_end(blocks, workers, prices) if lossless > NEAR and units < ENOUGH * workers else lossless
-    assert least >= 1 - 1e-9
-    return Ratios(units / workers, planned, lossless, least)
+    lossless = ends / bound
+    least = ends / least_end(blocks, workers, prices, ends) if lossless > CLOSE else lossless
+    assert 1 - 1e-9 <= least <= lossless * (1 + 1e-9)
+    return Ratios(units / workers, lossless, least)
 
 
 @pytest.mark.parametrize("part", range(4))
 def test_every_variant_and_document_is_computed_once_and_the_last_task_does_not_straggle(part):
-    found = [check(seed) for seed in range(50 * part, 50 * part + 50)]
-    assert max(ratios.planned for ratios in found if ratios.units >= ENOUGH) <= BAR
+    assert max(check(seed).least for seed in range(50 * part, 50 * part + 50)) <= BAR
 
 
 @pytest.mark.slow
@@ -102,49 +102,84 @@ def test_so_it_is_on_10000_grids():
     found = [check(seed) for seed in range(10_000)]
     for name, chosen in (
         ("all", found),
-        (f"{ENOUGH} or more", [ratios for ratios in found if ratios.units >= ENOUGH]),
-        ("fewer", [ratios for ratios in found if ratios.units < ENOUGH]),
+        (f"{COARSE} or more", [ratios for ratios in found if ratios.units >= COARSE]),
+        ("fewer", [ratios for ratios in found if ratios.units < COARSE]),
     ):
-        for kind in ("planned", "lossless", "least"):
+        for kind in ("lossless", "least"):
             values = sorted(getattr(ratios, kind) for ratios in chosen)
             over = sum(value > BAR for value in values)
             print(
                 f"\nunits a worker {name}, {kind} bound: n={len(values)}, mean {sum(values) / len(values):.3f}, "
                 f"99th percentile {values[int(0.99 * len(values))]:.3f}, largest {values[-1]:.3f}, {over} over {BAR}"
             )
-    assert max(ratios.planned for ratios in found if ratios.units >= ENOUGH) <= BAR
+    assert max(ratios.least for ratios in found) <= BAR
 
 
-def runs_of(count: int) -> list[list[tuple[int, int]]]:
-    """Every way to cut so many variants into runs."""
-    cuts = [[i + 1 for i in range(count - 1) if mask >> i & 1] for mask in range(1 << (count - 1))]
-    return [list(pairwise([0, *places, count])) for places in cuts]
+def tilings(block: int, left: frozenset[tuple[int, int]]) -> Iterator[list[Task]]:
+    """Every way to divide cells (variant, piece) into tasks."""
+    if not left:
+        yield []
+        return
+    variant, piece = min(left)
+    for last, end in product(range(variant + 1, 5), range(piece + 1, 5)):
+        cells = frozenset(product(range(variant, last), range(piece, end)))
+        if cells <= left:
+            for rest in tilings(block, left - cells):
+                yield [Task(block, (variant, last), (piece, end)), *rest]
 
 
-def test_no_plan_at_all_ends_before_the_least_and_the_one_found_comes_near_the_best():
-    """Every plan of small grids: runs of variants for each piece, or both pieces in one task, on every worker."""
+def soonest(durations: Sequence[float], loads: tuple[float, ...], best: float) -> float:
+    """When tasks end on the best workers for each, or ``best`` if that is before."""
+    if max(loads) >= best:
+        return best
+    if not durations:
+        return max(loads)
+    for at in {load: at for at, load in enumerate(loads)}.values():
+        best = soonest(durations[1:], (*loads[:at], loads[at] + durations[0], *loads[at + 1 :]), best)
+    return best
+
+
+@pytest.mark.parametrize("shapes", [((4, 2),), ((3, 3),), ((1, 4), (4, 1)), ((2, 2), (2, 3))])
+def test_no_plan_at_all_ends_before_the_least_and_the_one_found_comes_near_the_best(shapes):
+    """Every division of small grids into tasks, on every worker; some where tasks take most of the time themselves."""
     random, ratios = Random(5), []
     while len(ratios) < 60:
         blocks, _, prices = grid(random)
-        slots = blocks[0].slots[:4]
-        blocks = [replace(blocks[0], slots=slots, pieces=blocks[0].pieces[:2])]
-        pieces, workers = len(blocks[0].pieces), random.choice((2, 3))
-        apart = [
-            [Task(0, run, (at, at + 1)) for at, cut in enumerate(cuts) for run in cut]
-            for cuts in product(runs_of(len(slots)), repeat=pieces)
+        if len(blocks) < len(shapes):
+            continue
+        blocks = [
+            replace(block, slots=block.slots[:variants], pieces=block.pieces[:pieces])
+            for block, (variants, pieces) in zip(blocks, shapes, strict=False)
         ]
-        joined = [[Task(0, run, (0, pieces)) for run in cut] for cut in runs_of(len(slots))]
-        best = min(
-            max(sum(d for d, w in zip(durations, where, strict=True) if w == worker) for worker in range(workers))
-            for durations in (seconds(blocks, tasks, prices) for tasks in (*apart, *joined))
-            if len(durations) <= 7
-            for where in product(range(workers), repeat=len(durations))
-        )
-        assert least_end(blocks, workers, prices) <= best * (1 + 1e-9)
+        workers = random.choice((2, 3))
+        bare = replace(prices, tasks=0.0, variants=0.0)
+        total = sum(seconds(blocks, whole(blocks), bare)) * 10 ** random.uniform(-3, 0) / workers
+        prices = replace(prices, tasks=total, variants=total * random.choice((0.01, 0.3)))
+        every = [
+            list(tilings(at, frozenset(product(range(len(block.slots)), range(len(block.pieces))))))
+            for at, block in enumerate(blocks)
+        ]
+        best = float("inf")
+        for parts in product(*every):
+            durations = sorted(seconds(blocks, [task for part in parts for task in part], prices), reverse=True)
+            if sum(durations) < best * workers:
+                best = soonest(durations, (0.0,) * workers, best)
+        assert least_end(blocks, workers, prices, best * 2) <= best * (1 + 1e-9)
         ratios.append(makespan(seconds(blocks, plan(blocks, workers, prices), prices), workers) / best)
     assert min(ratios) >= 1 - 1e-9
-    assert max(ratios) <= 1.3
-    assert sum(ratios) / len(ratios) <= 1.02
+    assert max(ratios) <= BAR
+    assert sum(ratios) / len(ratios) <= 1.05
+
+
+def test_what_is_measured_of_parts_is_no_more_than_of_the_whole():
+    import numpy as np
+
+    shares = np.arange(241) / 240
+    for measure in MEASURES:
+        values = measure(shares)
+        assert values[-1] == 1
+        for at in range(1, len(shares)):
+            assert (values[1 : at + 1] + values[at - 1 :: -1][:at] <= values[at] + 1e-9).all()
 
 
 def test_a_task_makes_the_layer_calls_of_its_variants_prefix_tree():
@@ -173,6 +208,15 @@ def test_one_piece_is_cut_where_variants_share_least():
     slots = tuple(("e", *("a" if first else "z") * 7, str(n), "n", "h") for first in (1, 0) for n in range(4))
     (first, second) = sorted(divide([Block(slots, (Piece(16, 1000, 16),))], 2, Prices(tasks=0.0)))
     assert (first.variants, second.variants) == ((0, 4), (4, 8))
+
+
+@pytest.mark.parametrize("seed", [2812, 6800])
+def test_a_better_plan_is_found_without_longer_tasks_where_there_is_enough_to_cut(seed):
+    blocks, workers, prices = grid(Random(seed))
+    assert sum(len(block.slots) * len(block.pieces) for block in blocks) >= COARSE * workers
+    halved, found = (seconds(blocks, of(blocks, workers, prices), prices) for of in (divide, plan))
+    assert makespan(found, workers) < 0.98 * makespan(halved, workers)
+    assert max(found) <= max(halved)
 
 
 def test_for_one_worker_hardly_anything_is_lost():
