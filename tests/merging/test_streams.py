@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -142,6 +142,31 @@ def test_many_values_are_selected_from_near_a_sample(monkeypatch):
     for keep in (1, 100, 333_333, 500_000, 700_000, 999_999):
         found = selection.kth_largest(lambda step: (part[::step] for part in arrays), array.size, keep)
         assert found == float(np.partition(array, array.size - keep)[array.size - keep])
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_values_in_memory_are_selected_from_by_counting(data):
+    """Of numbers that differ, that are mostly equal, that are ordered, or that repeat along the sample's stride."""
+    few, size = selection._FEW, data.draw(st.integers(1, 400))
+    random = np.random.default_rng(data.draw(st.integers(0, 99)))
+    values = {
+        "differ": lambda: np.abs(random.standard_normal(size)),
+        "few": lambda: random.integers(0, data.draw(st.integers(1, 5)), size),
+        "mostly 0": lambda: np.where(random.random(size) < 0.9, 0, random.random(size)),
+        "ordered": lambda: np.sort(random.random(size)),
+        "repeat": lambda: np.arange(size) % data.draw(st.integers(1, 40)),
+        "infinite": lambda: np.where(random.random(size) < 0.3, np.inf, random.random(size)),
+        "no numbers": lambda: np.where(random.random(size) < 0.1, np.nan, random.random(size)),
+    }[data.draw(st.sampled_from(["differ", "few", "mostly 0", "ordered", "repeat", "infinite", "no numbers"]))]()
+    values, keep = values.astype(np.float32), data.draw(st.integers(1, size))
+    try:
+        selection._FEW = data.draw(st.sampled_from([1, 2, 7, 40]))
+        found = selection.select(values.copy(), keep)
+    finally:
+        selection._FEW = few
+    expected = 0.0 if keep == size else float(np.sort(values)[size - keep])
+    assert found == expected or (np.isnan(found) and np.isnan(expected))
 
 
 @pytest.mark.parametrize("system", [True, False], ids=["by the system", "through a buffer"])
