@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 from benchmarks.parallel import GRID, compare, ray_start
 from harness.evaluation.cluster import for_workers
@@ -32,7 +33,7 @@ from harness.evaluation.jobs import queue_of
 from harness.evaluation.packing import plan
 from harness.evaluation.planning import Block, Piece, Prices, Work, divide, lower_bound, makespan, seconds, whole, work
 from harness.evaluation.prices import fit
-from harness.evaluation.questions import questions
+from harness.evaluation.questions import GUESSED, Lengths, questions
 from harness.evaluation.responses import Store
 from harness.evaluation.worker import Worker
 from harness.profiles import load_profile
@@ -87,13 +88,28 @@ def grid_of(
     return grid
 
 
+class Task(NamedTuple):
+    """What a task was foreseen to consist of, and did by its answers' ``length``; processor ``seconds``."""
+
+    foreseen: Work
+    consisted: Work
+    seconds: float
+    name: str
+    length: float | None
+
+
 def measured(
-    recipes: Sequence[str], benchmarks: Sequence[str], limit: int, workers: int, experts: str = "embedded"
-) -> list[tuple[Work, float]]:
-    """Every task of a grid, done in this process: what it consisted of, and its processor seconds."""
+    recipes: Sequence[str],
+    benchmarks: Sequence[str],
+    limit: int,
+    workers: int,
+    experts: str = "embedded",
+    lengths: Lengths = GUESSED,
+) -> list[Task]:
+    """Every task of a grid, done in this process."""
     with tempfile.TemporaryDirectory() as folder:
         grid = grid_of(Path(folder), recipes, benchmarks, limit, experts)
-        asked = questions(grid)
+        asked = questions(grid, lengths)
         blocks = [block.block for block in asked]
         settings = for_workers(grid.settings, 1)
         worker = Worker(settings, {n: e.slot_digests for n, e in grid.digests.items()}, engine_digest(settings))
@@ -107,9 +123,23 @@ def measured(
             worker._built(job.benchmark)
             spent, answers = worker.answer(job)
             queue.note(number, answers)
-            found.append((work(blocks[tasks[number].block], tasks[number]), spent))
+            block, task = asked[tasks[number].block], tasks[number]
+            length = block.length(grid.asker, answers)
+            consisted = block.block if length is None else block.with_length(length)
+            found.append(Task(work(block.block, task), work(consisted, task), spent, block.name, length))
         grid.store.close()
         return found
+
+
+def learned(grids: Sequence[Sequence[Task]]) -> tuple[Prices, dict[str, float]]:
+    """Prices and lengths of answers, as a run keeps them for the next one."""
+    tasks = [task for grid in grids for task in grid]
+    lengths: dict[str, list[float]] = {}
+    for task in tasks:
+        if task.length is not None:
+            lengths.setdefault(task.name, []).append(task.length)
+    prices = fit([(task.consisted, task.seconds) for task in tasks])
+    return prices, {name: fmean(values) for name, values in lengths.items()}
 
 
 def model() -> None:
@@ -118,12 +148,13 @@ def model() -> None:
 
     torch.set_num_threads(1)
     seen = [measured(*grid, workers=2) for grid in SEEN]
-    prices = fit([task for tasks in seen for task in tasks])
+    prices, lengths = learned(seen)
     print("prices, in seconds:", {k: float(f"{v:.3g}") for k, v in asdict(prices).items()})
     for kind, grids, tasks_of in (("fitted on", SEEN, seen), ("not seen", UNSEEN, None)):
         for number, grid in enumerate(grids):
-            tasks = tasks_of[number] if tasks_of else measured(*grid, workers=2)
-            took, foreseen = sum(s for _, s in tasks), sum(prices.of(w) for w, _ in tasks)
+            tasks = tasks_of[number] if tasks_of else measured(*grid, workers=2, lengths=lengths)
+            took = sum(task.seconds for task in tasks)
+            foreseen = sum(prices.of(task.consisted if tasks_of else task.foreseen) for task in tasks)
             print(
                 f"{kind}: {len(grid[0])} variants, {' '.join(grid[1])}, {grid[2]} documents, {len(tasks)} tasks: "
                 f"{took:.2f} processor seconds, foreseen {foreseen:.2f} ({foreseen / took - 1:+.0%})",

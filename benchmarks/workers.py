@@ -8,14 +8,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.scale import OTHERS, SWEEP, grid_of, measured
+from benchmarks.scale import OTHERS, SWEEP, grid_of, learned, measured
 from harness.evaluation.cluster import Finished, answer
 from harness.evaluation.connection import connected
 from harness.evaluation.grid import Grid
 from harness.evaluation.packing import plan
 from harness.evaluation.planning import Prices, makespan, seconds
-from harness.evaluation.prices import fit
-from harness.evaluation.questions import questions
+from harness.evaluation.questions import Lengths, questions
 from harness.execution import Cluster
 
 WORKERS = (1, 2, 4)
@@ -27,14 +26,14 @@ UNSEEN = ((SWEEP, ("mmlu", "mgsm"), 12), ((*SWEEP[::3], *OTHERS), ("mmlu", "bele
 
 def workers() -> None:
     """Prints for each grid and number of workers when the last task ended, and when it was foreseen to."""
-    prices = fit([task for grid in SEEN for task in measured(*grid, workers=2, experts=EXPERTS)])
+    prices, lengths = learned([measured(*grid, workers=2, experts=EXPERTS) for grid in SEEN])
     cores = os.cpu_count() or 1
     for recipes, benchmarks, limit in UNSEEN:
         for count in WORKERS:
             with tempfile.TemporaryDirectory() as folder:
                 grid = grid_of(Path(folder), recipes, benchmarks, limit, EXPERTS)
-                foreseen = end_foreseen(grid, count, prices) * max(1.0, count / cores)
-                took, spent = run(grid, count, prices)
+                foreseen = end_foreseen(grid, count, prices, lengths) * max(1.0, count / cores)
+                took, spent = run(grid, count, prices, lengths)
                 grid.store.close()
             what = f"{len(recipes)} variants, {' '.join(benchmarks)}, {limit} documents"
             print(
@@ -44,13 +43,13 @@ def workers() -> None:
             )
 
 
-def end_foreseen(grid: Grid, count: int, prices: Prices) -> float:
+def end_foreseen(grid: Grid, count: int, prices: Prices, lengths: Lengths) -> float:
     """Seconds from the first task's start to the last one's end, each worker with a core of its own."""
-    blocks = [asked.block for asked in questions(grid)]
+    blocks = [asked.block for asked in questions(grid, lengths)]
     return makespan(seconds(blocks, plan(blocks, count, prices), prices), count)
 
 
-def run(grid: Grid, count: int, prices: Prices) -> tuple[float, float]:
+def run(grid: Grid, count: int, prices: Prices, lengths: Lengths) -> tuple[float, float]:
     """The same as it was, without workers' loading; and the processor seconds of all tasks."""
     ends: list[tuple[float, float]] = []
 
@@ -58,7 +57,7 @@ def run(grid: Grid, count: int, prices: Prices) -> tuple[float, float]:
         ends.append((time.perf_counter(), task.seconds))
 
     with connected(Cluster(workers=count)) as ray:
-        answer(ray, grid, count, prices, lambda _: None, done)
+        answer(ray, grid, count, prices, lambda _: None, done, lengths)
     return max(at for at, _ in ends) - first_start(ends, count), sum(spent for _, spent in ends)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import LayerswapError
@@ -16,8 +17,8 @@ from harness.evaluation.editions import engine_digest
 from harness.evaluation.jobs import Queue, queue_of
 from harness.evaluation.packing import plan
 from harness.evaluation.planning import Prices, Work, seconds, work
-from harness.evaluation.prices import fit, keep_prices, known_prices
-from harness.evaluation.questions import questions
+from harness.evaluation.prices import fit, keep_lengths, keep_prices, known_lengths, known_prices
+from harness.evaluation.questions import GUESSED, Lengths, questions
 from harness.evaluation.worker import Worker
 from harness.execution import Cluster
 
@@ -35,9 +36,11 @@ Done = Callable[["Finished"], None]
 class Finished:
     """A task that is done: what it consisted of, processor seconds of its worker, responses, and its share of all.
 
-    ``tasks`` is how many there are.
+    ``tasks`` is how many there are, ``length`` that of its answers if any was written, of the column ``name``.
     """
 
+    name: str
+    length: float | None
     work: Work
     seconds: float
     responses: int
@@ -75,16 +78,19 @@ class _Pool:
         self.waiting.clear()
 
 
-def fill(grid: Grid, cluster: Cluster, prices: Prices, begun: Callable[[str], None], done: Done) -> None:
+def fill(
+    grid: Grid, cluster: Cluster, prices: Prices, begun: Callable[[str], None], done: Done, lengths: Lengths = GUESSED
+) -> None:
     """Has the cluster answer all that ``grid`` expects and its store does not know.
 
-    ``begun`` is told in a sentence what is about to be done, ``done`` each task that is. Raises
+    ``begun`` is told in a sentence what is about to be done, ``done`` each task that is; ``prices`` and ``lengths`` of
+    answers are what is known of an earlier run. Raises
     :class:`LayerswapError` if there is no such cluster, if no node of it has what a worker needs, or if a worker does
     not find what this process has. Whatever ends the run, what was answered is kept.
     """
     if any(grid.missing(benchmark) for benchmark in grid.expected):
         with connected(cluster) as ray:
-            answer(ray, grid, cluster.workers, prices, begun, done)
+            answer(ray, grid, cluster.workers, prices, begun, done, lengths)
 
 
 def answer(
@@ -94,6 +100,7 @@ def answer(
     prices: Prices,
     begun: Callable[[str], None],
     done: Done,
+    lengths: Lengths = GUESSED,
 ) -> None:
     """Has at most so many workers of a cluster that is connected answer what is not known; see :func:`fill`.
 
@@ -112,11 +119,15 @@ def answer(
         for identity, found in answers.items():
             grid.store.add_responses(identity, found)
         task, count = tasks[number], sum(map(len, answers.values()))
-        done(Finished(work(blocks[task.block], task), spent, count, predicted[number] / total, len(tasks)))
+        block = asked[task.block]
+        length = block.length(grid.asker, answers)
+        consisted = work(block.block if length is None else block.with_length(length), task)
+        share = predicted[number] / total
+        done(Finished(block.name, length, consisted, spent, count, share, len(tasks)))
 
     try:
         pool.begin(workers)
-        if not (asked := questions(grid)):
+        if not (asked := questions(grid, lengths)):
             return
         blocks = [block.block for block in asked]
         tasks = plan(blocks, workers, prices)
@@ -130,15 +141,20 @@ def answer(
 
 
 def fill_with_view(grid: Grid, cluster: Cluster, view: TaskView) -> None:
-    """As :func:`fill`, with the prices that are kept, which what was measured then replaces; ``view`` shows it."""
+    """As :func:`fill`, with what is kept of earlier runs, which what was measured then replaces; ``view`` shows it."""
     measured: list[tuple[Work, float]] = []
+    found: dict[str, list[float]] = {}
 
     def done(task: Finished) -> None:
         measured.append((task.work, task.seconds))
+        if task.length is not None:
+            found.setdefault(task.name, []).append(task.length)
         view.done(task.responses, task.share, task.tasks)
 
-    prices = known_prices(grid.store, grid.settings)
-    fill(grid, cluster, prices, view.begun, done)
+    prices, lengths = known_prices(grid.store, grid.settings), known_lengths(grid.store, grid.settings)
+    fill(grid, cluster, prices, view.begun, done, lengths)
+    if found:
+        keep_lengths(grid.store, grid.settings, lengths | {name: fmean(values) for name, values in found.items()})
     if len(measured) >= ENOUGH:
         keep_prices(grid.store, grid.settings, fit(measured, prices))
 

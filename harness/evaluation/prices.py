@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, fields
 
 from harness.cache import Cache, key_of
 from harness.evaluation.planning import Prices, Work
 from harness.evaluation.variants import Settings
 
-KIND = "prices"
+KIND, LENGTHS = "prices", "answer-lengths"
 FAITH = 0.03  # how much a guess counts beside what was measured: it decides what no measurement tells apart
 
 
@@ -50,6 +51,20 @@ def known_prices(cache: Cache, settings: Settings) -> Prices:
 def keep_prices(cache: Cache, settings: Settings, prices: Prices) -> None:
     """Keeps ``prices`` for the next run."""
     cache.add_document(KIND, _key(settings), json.dumps(asdict(prices)))
+
+
+def known_lengths(cache: Cache, settings: Settings) -> dict[str, float]:
+    """How long answers to tasks were in an earlier run: see :class:`harness.evaluation.questions.Asked`."""
+    try:
+        found = json.loads(cache.document(LENGTHS, _key(settings)) or "{}")
+        return {str(name): float(length) for name, length in found.items() if 0 < float(length) < math.inf}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def keep_lengths(cache: Cache, settings: Settings, lengths: Mapping[str, float]) -> None:
+    """Keeps ``lengths`` for the next run."""
+    cache.add_document(LENGTHS, _key(settings), json.dumps(lengths))
 
 
 def _key(settings: Settings) -> str:

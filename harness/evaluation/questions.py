@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.drafts import ANCHORS, anchor
-from harness.evaluation.planning import Block, Task
+from harness.evaluation.planning import Block, Piece, Task
 from harness.evaluation.worker import Job
 
 if TYPE_CHECKING:
     from harness.evaluation.benchmarks import Column
     from harness.evaluation.grid import Grid
-    from harness.evaluation.stock import Portion
+    from harness.evaluation.stock import Portion, Stock
+    from harness.evaluation.sweep import Sweeper
     from harness.plan import Plan
+
+
+SOME = 64  # answers whose tokens are counted, of a task's
+Lengths = Mapping[str, float]  # tokens that answers to a task have, to one that is guessed, by the task's name
+GUESSED: Lengths = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Asked:
     """A block of the grid as a worker is asked it: one column's portions, and plans in the order of their slots.
 
-    Answers to ``before`` are drafts.
+    Answers to ``before`` are drafts. ``name`` is the column's task.
     """
 
     benchmark: str
     column: int
+    name: str
     digests: Sequence[str]
     portions: Sequence[Portion]
     plans: Sequence[Plan]
@@ -38,9 +47,25 @@ class Asked:
         digests = tuple(tuple(self.digests[number] for number in row) for row in rows)
         return Job(self.benchmark, self.column, tuple(self.plans[slice(*task.variants)]), rows, digests)
 
+    def length(self, asker: Sweeper | Stock, answers: Mapping[str, Mapping[str, Any]]) -> float | None:
+        """Tokens of some of these answers to one that is guessed; None if nothing is written."""
+        guessed = sum(p.piece.written for p in self.portions) / max(1, sum(p.piece.rows for p in self.portions))
+        texts = [text for found in answers.values() for text in islice(found.values(), SOME) if isinstance(text, str)]
+        if not guessed or not texts:
+            return None
+        return sum(asker.tokens(text) for text in texts) / len(texts) / guessed
 
-def questions(grid: Grid) -> list[Asked]:
-    """What the store does not know, by column and by the variants that have yet to answer a portion of it."""
+    def with_length(self, length: float) -> Block:
+        """The block, whose answers are so long to one that is guessed."""
+        pieces = tuple(_of_length(portion.piece, length) for portion in self.portions)
+        return replace(self.block, pieces=pieces)
+
+
+def questions(grid: Grid, lengths: Lengths = GUESSED) -> list[Asked]:
+    """What the store does not know, by column and by the variants that have yet to answer a portion of it.
+
+    ``lengths`` are those of answers as far as they are known.
+    """
     from harness.evaluation.benchmarks import distinct
 
     found = []
@@ -53,13 +78,19 @@ def questions(grid: Grid) -> list[Asked]:
         )  # columns may be of the same documents in part: one process asks the rest of the second
         for number, column in enumerate(columns):
             if any(column is other for other in distinct(columns)):
-                found += _blocks(grid, benchmark, number, column, plans, before)
+                found += _blocks(grid, benchmark, number, column, plans, before, lengths)
                 before |= set(grid.asker.digests(column))
     return found
 
 
 def _blocks(
-    grid: Grid, benchmark: str, number: int, column: Column, plans: Sequence[Plan], before: Container[str]
+    grid: Grid,
+    benchmark: str,
+    number: int,
+    column: Column,
+    plans: Sequence[Plan],
+    before: Container[str],
+    lengths: Lengths,
 ) -> list[Asked]:
     asker = grid.asker
     digests, portions = asker.digests(column), asker.portions(column, before)
@@ -76,8 +107,9 @@ def _blocks(
         who: Sequence[Plan], some: Sequence[Portion], drafted: bool = False, before: tuple[Asked, ...] = ()
     ) -> Asked:
         slots = tuple(grid.variants.slots(plan) for plan in who)
-        block = Block(slots, tuple(portion.piece for portion in some), shared, drafted)
-        return Asked(benchmark, number, digests, some, who, block, before)
+        pieces = tuple(_of_length(portion.piece, lengths.get(column.spec.task, 1.0)) for portion in some)
+        block = Block(slots, pieces, shared, drafted)
+        return Asked(benchmark, number, column.spec.task, digests, some, who, block, before)
 
     found = []
     for who, some in groups.items():
@@ -93,3 +125,7 @@ def _blocks(
         rest = [plan for plan in who if grid.identity(plan) not in first]
         found += [*drafts, asked(rest, written, True, drafts)]
     return found
+
+
+def _of_length(piece: Piece, length: float) -> Piece:
+    return replace(piece, written=max(1, round(length * piece.written))) if piece.written else piece

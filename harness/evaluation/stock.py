@@ -116,6 +116,10 @@ class Stock:
         piece = Piece(len(asked), round(tokens / CHARACTERS), len(asked), written)
         return [Portion(piece, (tuple(distinct.values()),))]
 
+    def tokens(self, text: str) -> int:
+        """About how many tokens an answer has, with the one that ends it."""
+        return round(len(text) / CHARACTERS) + 1
+
     def _model(self, variant: Variant) -> Any:
         """A variant's model, which stays for the next column; that of another variant goes first."""
         if self._opened[0] != variant.identity:

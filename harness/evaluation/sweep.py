@@ -155,6 +155,10 @@ class Sweeper:
         """Whether variants share layers while they are asked."""
         return self._can(column) and self._engine.share
 
+    def tokens(self, text: str) -> int:
+        """How many tokens an answer has, with the one that ends it."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"]) + 1
+
     def portions(self, column: Column, without: Container[str] = ()) -> list[Portion]:
         """The column's distinct requests in the least pieces that can be asked apart: batches of the engine.
 

@@ -133,6 +133,8 @@ def check(ray: Any, profile: Profile, alone: tuple[dict[str, Any], Rows], folder
     assert said == [f"ray: {len(done)} tasks for 2 workers"]
     assert sum(task.responses for task in done) == sum(grid.store.added.values()) == len(kept)
     assert sum(task.share for task in done) == pytest.approx(1.0)
+    assert all((task.length is None) == ("mgsm" not in task.name) for task in done)
+    assert all(0 < task.length <= 2 for task in done if task.length is not None)  # at most twice what is guessed
     assert rows(grid) == kept
     assert cells(grid) == expected
     assert grid.work["layer calls"] == 0  # this process computed nothing

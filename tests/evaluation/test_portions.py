@@ -84,3 +84,26 @@ def test_rows_are_packed_again_from_some_of_them():
         random.shuffle(numbers)
         again = pack([sequences[n] for n, _ in numbers], cost, apart=[i for _, i in numbers])
         assert [row.tokens for row in again] == [rows[i].tokens for i in kept]
+
+
+def test_answers_as_long_as_they_were_are_foreseen_the_next_time(grid):
+    plans = [recipe.plan(4, grid.settings.profile.sizes) for recipe in RECIPES]
+    grid.expect("mgsm", plans)
+    grid.expect("mmlu", plans)
+    asked = questions(grid)
+    (written, *_), (scored, *_) = ([a for a in asked if a.benchmark == name] for name in ("mgsm", "mmlu"))
+    guessed = written.portions[0].piece.written
+    answers = {"variant": dict.fromkeys("abc", "one two three"), "other": {"a": "one"}}
+    tokens = [grid.asker.tokens(text) for text in ["one two three"] * 3 + ["one"]]
+    assert tokens[3] < tokens[0] == len(grid.asker.tokenizer("one two three")["input_ids"]) + 1
+    length = written.length(grid.asker, answers)
+    assert length == pytest.approx(sum(tokens) / 4 / (guessed / written.portions[0].piece.rows))
+    assert scored.length(grid.asker, {"variant": {"a": (-1.0, True)}}) is None
+    assert written.length(grid.asker, {}) is None
+    again = questions(grid, {written.name: 0.5, "another": 9.0})
+    for before, after in zip(asked, again, strict=True):
+        pieces = [(p.written, q.written) for p, q in zip(before.block.pieces, after.block.pieces, strict=True)]
+        expected = 0.5 if before.name == written.name else 1.0
+        assert all(q == round(expected * p) for p, q in pieces)
+        assert before.with_length(expected) == after.block
+    assert questions(grid, {written.name: 1e-9})[0].block.pieces[0].written in (0, 1)

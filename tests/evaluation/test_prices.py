@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from harness.evaluation.planning import Prices, Work
-from harness.evaluation.prices import fit, keep_prices, known_prices
+from harness.evaluation.prices import LENGTHS, _key, fit, keep_lengths, keep_prices, known_lengths, known_prices
 from harness.evaluation.responses import Store
 from harness.evaluation.variants import Settings
 from harness.profiles import load_profile
@@ -50,3 +50,15 @@ def test_prices_are_kept_for_a_model_and_a_device(tiny_profile: Path, tmp_path: 
     assert known_prices(store, settings) == TRUE
     assert known_prices(store, Settings(profile, "cuda", "float32")) == Prices()
     assert known_prices(store, Settings(profile, "cpu", "float32", backend="hf")) == Prices()
+
+
+def test_lengths_of_answers_are_kept_too_and_what_is_no_length_is_none(tiny_profile: Path, tmp_path: Path):
+    store, settings = Store(tmp_path / "store.sqlite"), Settings(load_profile(str(tiny_profile)), "cpu", "float32")
+    assert known_lengths(store, settings) == {}
+    keep_lengths(store, settings, {"mgsm": 0.25, "flores": 1.5})
+    assert known_lengths(store, settings) == {"mgsm": 0.25, "flores": 1.5}
+    keep_lengths(store, settings, {"mgsm": 0.25, "none": 0.0, "all": float("inf")})
+    assert known_lengths(store, settings) == {"mgsm": 0.25}
+    for damaged in ("[1]", '{"mgsm": "long"}', "{", "3"):
+        store.add_document(LENGTHS, _key(settings), damaged)
+        assert known_lengths(store, settings) == {}
