@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 from pathlib import Path
@@ -20,6 +21,19 @@ PAGE = 4096
 def stored(path: Path, sizes: list[int], note: str) -> None:
     """A safetensors file of int64 tensors, whose header grows with ``note``."""
     save_file({f"t{i:03}": torch.arange(size) + i for i, size in enumerate(sizes)}, path, {"note": note})
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A system that will not set room aside, for the reason of this number."""
+
+    def refused(*_: int) -> int:
+        ctypes.set_errno(number)
+        return -1
+
+    class Library:
+        fallocate = refused
+
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: Library)
 
 
 def header_of(path: Path) -> tuple[int, bytes]:
@@ -61,16 +75,7 @@ def test_what_is_made_is_aligned_to_8_bytes(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_disk_that_has_not_so_much_is_named(tmp_path, monkeypatch, number):
-    import ctypes
-
-    def refused(*_: int) -> int:
-        ctypes.set_errno(number)
-        return -1
-
-    class Library:
-        fallocate = refused
-
-    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: Library)
+    refusing(monkeypatch, number)
     with (tmp_path / "file").open("wb") as file, pytest.raises(OSError, match="file") as caught:
         reserve(file, 100)
     assert caught.value.errno == number
@@ -78,16 +83,7 @@ def test_a_disk_that_has_not_so_much_is_named(tmp_path, monkeypatch, number):
 
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EFBIG])
 def test_what_cannot_be_set_aside_is_written_all_the_same(tmp_path, monkeypatch, number):
-    import ctypes
-
-    def refused(*_: int) -> int:
-        ctypes.set_errno(number)
-        return -1
-
-    class Library:
-        fallocate = refused
-
-    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: Library)
+    refusing(monkeypatch, number)
     stored(tmp_path / "a", [5], "")
     tensors = {name: Planned(part.dtype, part.shape, part) for name, part in read_ranges(tmp_path / "a").items()}
     write_tensors(tmp_path / "out", tensors)
