@@ -125,8 +125,8 @@ def measured(
             queue.note(number, answers)
             block, task = asked[tasks[number].block], tasks[number]
             length = block.length(grid.asker, answers)
-            consisted = block.block if length is None else block.with_length(length)
-            found.append(Task(work(block.block, task), work(consisted, task), spent, block.name, length))
+            consisted = work(block.with_length(length), task)
+            found.append(Task(work(block.block, task), consisted, spent, block.name, length))
         grid.store.close()
         return found
 

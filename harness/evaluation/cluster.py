@@ -121,7 +121,7 @@ def answer(
         task, count = tasks[number], sum(map(len, answers.values()))
         block = asked[task.block]
         length = block.length(grid.asker, answers)
-        consisted = work(block.block if length is None else block.with_length(length), task)
+        consisted = work(block.with_length(length), task)
         share = predicted[number] / total
         done(Finished(block.name, length, consisted, spent, count, share, len(tasks)))
 

@@ -55,8 +55,10 @@ class Asked:
             return None
         return sum(asker.tokens(text) for text in texts) / len(texts) / guessed
 
-    def with_length(self, length: float) -> Block:
-        """The block, whose answers are so long to one that is guessed."""
+    def with_length(self, length: float | None) -> Block:
+        """The block, whose answers are so long to one that is guessed; as it was foreseen if nothing is written."""
+        if length is None:
+            return self.block
         pieces = tuple(_of_length(portion.piece, length) for portion in self.portions)
         return replace(self.block, pieces=pieces)
 

@@ -53,11 +53,13 @@ def check_claims(
 
 def _read_once(file: Path, cache: Cache | None) -> None:
     """Reads a file that must hold an object, unless it was read before and has not changed."""
-    key = hashlib.sha256(json.dumps(file_state(file)).encode()).hexdigest()
-    if cache is None or cache.document(_SOUND, key) is None:
+    if cache is None:
         read_object(file)
-        if cache is not None:
-            cache.add_document(_SOUND, key, "")
+        return
+    key = hashlib.sha256(json.dumps(file_state(file)).encode()).hexdigest()
+    if cache.document(_SOUND, key) is None:
+        read_object(file)
+        cache.add_document(_SOUND, key, "")
 
 
 def _depth(config: Mapping[str, Any], tensors: Mapping[str, Range]) -> str:
