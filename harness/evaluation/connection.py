@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
@@ -16,6 +16,8 @@ from harness.errors import LayerswapError
 from harness.execution import Cluster
 
 TIMEOUT = 10.0  # seconds that a cluster's address may take to answer
+TRIES = 3  # a cluster forks a process for whoever connects, beside threads of gRPC, and sometimes it dies at once
+DIED = "Starting Ray client server failed"  # what Ray says then
 
 
 @contextmanager
@@ -33,7 +35,7 @@ def connected(cluster: Cluster) -> Iterator[Any]:
             host, _, port = cluster.address.removeprefix("ray://").partition(":")
             socket.create_connection((host, int(port)), TIMEOUT).close()  # Ray would try for ten minutes
         with _importing(), _own_sigterm():
-            ray.init(cluster.address, **options)
+            started(ray, cluster.address, options)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]  # of a server's error the last says what
         reason = (lines or [type(error).__name__])[-1].strip()
@@ -42,6 +44,17 @@ def connected(cluster: Cluster) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def started(ray: Any, address: str, options: Mapping[str, Any]) -> None:
+    """``ray.init``, again where the cluster failed to start the process that it has for each connection."""
+    for tried in range(1, TRIES + 1):
+        try:
+            ray.init(address, **options)
+            return
+        except ConnectionError as error:
+            if DIED not in str(error) or tried == TRIES:
+                raise
 
 
 @contextmanager
