@@ -103,12 +103,11 @@ def measured(
     benchmarks: Sequence[str],
     limit: int,
     workers: int,
-    experts: str = "embedded",
     lengths: Lengths = GUESSED,
 ) -> list[Task]:
     """Every task of a grid, done in this process."""
     with tempfile.TemporaryDirectory() as folder:
-        grid = grid_of(Path(folder), recipes, benchmarks, limit, experts)
+        grid = grid_of(Path(folder), recipes, benchmarks, limit)
         asked = questions(grid, lengths)
         blocks = [block.block for block in asked]
         settings = for_workers(grid.settings, 1)

@@ -5,62 +5,72 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.scale import OTHERS, SWEEP, grid_of, learned, measured
+from benchmarks.scale import OTHERS, SWEEP, Task, grid_of, learned
 from harness.evaluation.cluster import Finished, answer
 from harness.evaluation.connection import connected
-from harness.evaluation.grid import Grid
 from harness.evaluation.packing import plan
 from harness.evaluation.planning import Prices, makespan, seconds
-from harness.evaluation.questions import Lengths, questions
+from harness.evaluation.questions import GUESSED, Lengths, questions
 from harness.execution import Cluster
 
 WORKERS = (1, 2, 4)
 EXPERTS = "smollm2-135m"  # large enough for minutes of work, beside which building prompts is little
-# As in :mod:`benchmarks.scale`: prices are fitted on the first, and tried on the second.
-SEEN = ((SWEEP[:6], ("mmlu", "mgsm"), 4), (OTHERS, ("belebele", "flores"), 4))
-UNSEEN = ((SWEEP, ("mmlu", "mgsm"), 12), ((*SWEEP[::3], *OTHERS), ("mmlu", "belebele", "flores"), 10))
+Asked = tuple[tuple[str, ...], tuple[str, ...], int]  # recipes, benchmarks and documents a task
+# Prices are fitted on the first, as a run of so many workers keeps them for the next one, and tried on the second.
+SEEN: tuple[Asked, ...] = ((SWEEP[:6], ("mmlu", "mgsm"), 6), (OTHERS, ("belebele", "flores"), 6))
+UNSEEN: tuple[Asked, ...] = (
+    (SWEEP, ("mmlu", "mgsm"), 12),
+    ((*SWEEP[::3], *OTHERS), ("mmlu", "belebele", "flores"), 10),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Seconds from the first task's start to the last one's end, foreseen and taken; and the tasks that were done."""
+
+    foreseen: float
+    took: float
+    tasks: tuple[Finished, ...]
 
 
 def workers() -> None:
     """Prints for each grid and number of workers when the last task ended, and when it was foreseen to."""
-    prices, lengths = learned([measured(*grid, workers=2, experts=EXPERTS) for grid in SEEN])
-    cores = os.cpu_count() or 1
-    for recipes, benchmarks, limit in UNSEEN:
-        for count in WORKERS:
-            with tempfile.TemporaryDirectory() as folder:
-                grid = grid_of(Path(folder), recipes, benchmarks, limit, EXPERTS)
-                foreseen = end_foreseen(grid, count, prices, lengths) * max(1.0, count / cores)
-                took, spent = run(grid, count, prices, lengths)
-                grid.store.close()
-            what = f"{len(recipes)} variants, {' '.join(benchmarks)}, {limit} documents"
+    for count in WORKERS:
+        runs = [run(asked, count, Prices(), GUESSED) for asked in SEEN]
+        # Workers of one machine slow each other down: what a task costs is known from runs of as many of them.
+        prices, lengths = learned([[Task(t.work, t.work, t.seconds, t.name, t.length) for t in r.tasks] for r in runs])
+        for asked in UNSEEN:
+            tried = run(asked, count, prices, lengths)
             print(
-                f"{what}, {count} workers on {cores} cores: "
-                f"{took:.1f} s, foreseen {foreseen:.1f} ({foreseen / took - 1:+.0%}); {spent:.1f} processor seconds",
+                f"{len(asked[0])} variants, {' '.join(asked[1])}, {asked[2]} documents, {count} workers on {cores()} "
+                f"cores: {tried.took:.1f} s, foreseen {tried.foreseen:.1f} ({tried.foreseen / tried.took - 1:+.0%}); "
+                f"{sum(t.seconds for t in tried.tasks):.1f} processor seconds",
                 flush=True,
             )
 
 
-def end_foreseen(grid: Grid, count: int, prices: Prices, lengths: Lengths) -> float:
-    """Seconds from the first task's start to the last one's end, each worker with a core of its own."""
-    blocks = [asked.block for asked in questions(grid, lengths)]
-    return makespan(seconds(blocks, plan(blocks, count, prices), prices), count)
+def run(asked: Asked, count: int, prices: Prices, lengths: Lengths) -> Run:
+    """A grid on so many workers of a cluster of this machine, with an empty store. Their loading is not counted."""
+    with tempfile.TemporaryDirectory() as folder:
+        grid = grid_of(Path(folder), *asked, EXPERTS)
+        blocks = [block.block for block in questions(grid, lengths)]
+        foreseen = makespan(seconds(blocks, plan(blocks, count, prices), prices), count)
+        ends: list[tuple[float, Finished]] = []
+        with connected(Cluster(workers=count)) as ray:
+
+            def note(task: Finished) -> None:
+                ends.append((time.perf_counter(), task))
+
+            answer(ray, grid, count, prices, lambda _: None, note, lengths)
+        grid.store.close()
+    # What is known are processor seconds: workers without a core of their own take turns.
+    turns = max(1.0, count / cores())
+    first = min(at - turns * task.seconds for at, task in ends[:count])  # one of the first to end was first to begin
+    return Run(turns * foreseen, max(at for at, _ in ends) - first, tuple(task for _, task in ends))
 
 
-def run(grid: Grid, count: int, prices: Prices, lengths: Lengths) -> tuple[float, float]:
-    """The same as it was, without workers' loading; and the processor seconds of all tasks."""
-    ends: list[tuple[float, float]] = []
-
-    def done(task: Finished) -> None:
-        ends.append((time.perf_counter(), task.seconds))
-
-    with connected(Cluster(workers=count)) as ray:
-        answer(ray, grid, count, prices, lambda _: None, done, lengths)
-    return max(at for at, _ in ends) - first_start(ends, count), sum(spent for _, spent in ends)
-
-
-def first_start(ends: Sequence[tuple[float, float]], count: int) -> float:
-    """When the first task began, by its end and its processor seconds: one of the first that ended."""
-    return min(at - spent for at, spent in ends[:count])
+def cores() -> int:
+    return os.cpu_count() or 1
