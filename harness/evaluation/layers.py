@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    Places = tuple[Tensor, Tensor]  # rows and columns of a batch
+
 # What transformers' own code is given, as it is known here: another version keeps it.
 _ATTENTION = ("self", "hidden_states", "position_embeddings", "attention_mask", "past_key_values", "kwargs")
 _LAYER = (*_ATTENTION[:2], "attention_mask", "position_ids", "past_key_values", "use_cache", "position_embeddings")
@@ -44,6 +46,7 @@ def quick_classes(attend: Callable[..., tuple[Tensor, None]]) -> Mapping[type, t
             position_embeddings: tuple[Tensor, Tensor] | None = None,
             attention_mask: Tensor | None = None,
             past_key_values: Any = None,
+            places: Places | None = None,
             **kwargs: Any,
         ) -> Any:
             if not quick() or position_embeddings is None:
@@ -57,7 +60,8 @@ def quick_classes(attend: Callable[..., tuple[Tensor, None]]) -> Mapping[type, t
             if past_key_values is not None:
                 key, value = past_key_values.update(key, value, self.layer_idx)
             output, _ = attend(self, query, key, value, attention_mask, scaling=self.scaling, **kwargs)
-            return own["o_proj"].forward(output.reshape(*hidden_states.shape[:-1], -1)), None
+            output = output.reshape(*hidden_states.shape[:-1], -1)
+            return own["o_proj"].forward(output if places is None else output[places][None]), None
 
     class MLP(LlamaMLP):  # type: ignore[misc]
         """Activates and multiplies in place."""
@@ -81,6 +85,11 @@ def quick_classes(attend: Callable[..., tuple[Tensor, None]]) -> Mapping[type, t
     class Layer(LlamaDecoderLayer):  # type: ignore[misc]
         """Calls what it is made of without the machinery of modules, and adds in place."""
 
+        @property
+        def narrows(self) -> bool:
+            """Whether :meth:`forward` takes ``places``: it gives what it computes there, [1, places, hidden] wide."""
+            return type(self._modules["self_attn"]) is Attention
+
         def forward(
             self,
             hidden_states: Tensor,
@@ -89,10 +98,11 @@ def quick_classes(attend: Callable[..., tuple[Tensor, None]]) -> Mapping[type, t
             past_key_values: Any = None,
             use_cache: bool | None = False,
             position_embeddings: tuple[Tensor, Tensor] | None = None,
+            places: Places | None = None,
             **kwargs: Any,
         ) -> Any:
             own = self._modules
-            if not quick() or type(own["self_attn"]) is not Attention:
+            if not quick() or not self.narrows:
                 return super().forward(
                     hidden_states,
                     attention_mask,
@@ -103,8 +113,10 @@ def quick_classes(attend: Callable[..., tuple[Tensor, None]]) -> Mapping[type, t
                     **kwargs,
                 )
             normed = own["input_layernorm"].forward(hidden_states)
-            output, _ = own["self_attn"].forward(normed, position_embeddings, attention_mask, past_key_values, **kwargs)
-            output = output.add_(hidden_states)
+            output, _ = own["self_attn"].forward(
+                normed, position_embeddings, attention_mask, past_key_values, places=places, **kwargs
+            )
+            output = output.add_(hidden_states if places is None else hidden_states[places][None])
             return own["mlp"].forward(own["post_attention_layernorm"].forward(output)).add_(output)
 
     return {LlamaAttention: Attention, LlamaMLP: MLP, LlamaRMSNorm: RMSNorm, LlamaDecoderLayer: Layer}

@@ -8,7 +8,7 @@ while it runs, and the model's own code does the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -173,10 +173,15 @@ def _wrapped(model: Any, prefix: str, batch: Tensors, held: Held, step: Step) ->
     parent, name = _place(model, head)
     own = dict(layers._modules)
     shared = _memo()
+    # The last layer's attention is all that reads its other positions, where a layer can be asked for some only.
+    places = (batch.rows, batch.nodes)
+    narrow = bool(getattr(own[str(len(own) - 1)], "narrows", False))
     try:
         for i, layer in enumerate(own.values()):
-            layers._modules[str(i)] = shared(layer, i, held, step)
-        parent._modules[name] = _picker()(head, batch)
+            only = {"places": places} if narrow and i == len(own) - 1 else {}
+            layers._modules[str(i)] = shared(layer, i, held, step, only)
+        if not narrow:
+            parent._modules[name] = _picker()(head, places)
         yield
     finally:
         layers._modules.update(own)
@@ -200,9 +205,9 @@ def _memo() -> Any:
     class Memo(nn.Module):  # here, since the base class is torch's
         """A decoder layer that is computed once for all variants that have it, and all that is below it, in common."""
 
-        def __init__(self, layer: nn.Module, index: int, held: Held, step: Step) -> None:
+        def __init__(self, layer: nn.Module, index: int, held: Held, step: Step, more: Mapping[str, Any]) -> None:
             super().__init__()
-            self.__dict__.update(layer=layer, index=index, held=held, step=step)
+            self.__dict__.update(layer=layer, index=index, held=held, step=step, more=more)
 
         def __getattr__(self, name: str) -> Any:  # models ask their layers what kind they are
             return getattr(self.__dict__["layer"], name)
@@ -212,7 +217,7 @@ def _memo() -> Any:
             depth = self.index + 1
             if depth <= self.step.skip:  # ahead of time too: what a layer returns may be a tuple
                 return self.held.states[self.step.skip]
-            result = self.layer(*args, **kwargs)
+            result = self.layer(*args, **kwargs, **self.more)
             self.held.made += 1
             if depth in self.step.keep:
                 self.held.states[depth] = result
@@ -228,15 +233,15 @@ def _picker() -> Any:
     class Picker(nn.Module):
         """An output head that sees the positions that a score needs, and no others."""
 
-        def __init__(self, head: nn.Module, batch: Tensors) -> None:
+        def __init__(self, head: nn.Module, places: tuple[Tensor, Tensor]) -> None:
             super().__init__()
-            self.__dict__.update(head=head, batch=batch)
+            self.__dict__.update(head=head, places=places)
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self.__dict__["head"], name)
 
         def forward(self, hidden: Tensor) -> Any:
-            return self.head(hidden[self.batch.rows, self.batch.nodes][None])
+            return self.head(hidden[self.places][None])
 
     return Picker
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice
 from types import MappingProxyType
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from harness.evaluation.benchmarks import distinct
 from harness.evaluation.drafts import ANCHORS
 from harness.evaluation.editions import stock_digest
-from harness.evaluation.engine import Counts, Engine, Keep, Sizes
+from harness.evaluation.engine import Counts, Engine, Keep
 from harness.evaluation.graphs import Graphs
 from harness.evaluation.memory import keep_pages
 from harness.evaluation.planning import Piece
 from harness.evaluation.requests import Encoder, Request
-from harness.evaluation.room import LOGITS, bytes_of_a_token
 from harness.evaluation.sharing import Variant
 from harness.evaluation.shortage import ShortOfMemoryError, halved, score_each, sparing, stock_answers
+from harness.evaluation.sizing import sizes_of
 from harness.evaluation.stock import Portion, Stock, hf_model
 from harness.evaluation.trials import can_branch, can_score, can_share, can_step, cost_of
 from harness.evaluation.workers import threads_per_operation
@@ -31,11 +31,6 @@ if TYPE_CHECKING:
     from harness.evaluation.room import Room
     from harness.evaluation.scores import Score
     from harness.experts import LoadedExpert
-
-SMALL = 1e6  # multiply-adds a token and layer, below which cores do better with a batch each than all with one
-CACHED = 1024**2  # bytes of a layer's widest activations that stay in a core's cache
-DECODING = 16384  # tokens whose keys and values a batch holds while it decodes
-TOGETHER = 256  # answers that a GPU decodes at a time: a step reads all weights, for however few rows
 
 
 @dataclass
@@ -222,30 +217,11 @@ class Sweeper:
 
     @cached_property
     def _engine(self) -> Engine:
-        import torch
-
         self.hold()
         model = self.example.model
-        config = model.config.get_text_config()
-        width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-        sizes = Sizes(self.rows, held_bytes=self.memory)
+        sizes = sizes_of(model, self.rows, self.memory, self.device, self.room)
         if self.device == "cpu":
             keep_pages()
-            sizes = replace(sizes, tokens=max(512, min(16384, CACHED // (4 * width))))
-            if cost_of(model).linear < SMALL:
-                sizes = replace(sizes, threads=min(8, torch.get_num_threads()), within=1)
-            # A step of decoding costs much the same for few rows and for many.
-            held = sizes.threads * bytes_of_a_token(config, model.dtype.itemsize)
-            sizes = replace(sizes, decoding=max(4 * sizes.tokens, min(DECODING, self.memory // held)))
-        elif self.room:
-            sizes = Sizes(
-                self.rows,
-                self.room.tokens,
-                self.room.decoding,
-                self.room.held,
-                together=max(self.rows, TOGETHER),
-                logits=LOGITS,
-            )
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         place = self.place or self.device
         return Engine(

@@ -58,6 +58,28 @@ def test_branching_rows_are_scored_alike(name: str, short: int, monkeypatch: pyt
 
 
 @AVX512
+def test_the_last_layer_computes_the_positions_that_are_asked_for_only() -> None:
+    plain = model_of("llama")
+    quick = copy.deepcopy(plain)
+    quicken(quick)
+    rows = pack([list(range(3, 23)), list(range(23, 38))], Cost(1.0))
+    tensors = Tensors(Batch(tuple(rows)), [(0, 19), (1, 2), (0, 4)], 0, "cpu")
+    depth = plain.config.num_hidden_layers
+    seen: list[torch.Size] = []
+    feed = quick.get_submodule(f"{layers_prefix(quick)}{depth - 1}.mlp")
+    feed.forward = lambda hidden: seen.append(hidden.shape) or type(feed).forward(feed, hidden)
+
+    def logits(model: torch.nn.Module, held: Held, step: Step) -> torch.Tensor:
+        return forward(model, layers_prefix(model), tensors, held, step)
+
+    held, variant = Held(), Variant("", (), lambda: quick)
+    expected = logits(plain, Held(), Step(variant, 0, ()))
+    assert close(logits(quick, held, Step(variant, 0, (depth,))), expected)
+    assert close(logits(quick, held, Step(variant, depth, ())), expected)  # another head on what is held
+    assert [tuple(shape) for shape in seen] == [(1, 3, plain.config.hidden_size)]
+
+
+@AVX512
 def test_linear_layers_and_attention_are_replaced_and_gradients_still_flow() -> None:
     model = copy.deepcopy(model_of("llama"))
     before = kinds(model)
