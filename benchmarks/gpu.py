@@ -18,6 +18,7 @@ already, which favours it: nothing is written or loaded for it.
 from __future__ import annotations
 
 import argparse
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -133,6 +134,7 @@ def contest(experts: dict[str, str], options: argparse.Namespace) -> None:
             loop, other = timed(replace(settings, backend="hf"), folder / "loop", SAMPLE, digests)
             other.store.close()
             del other
+            gc.collect()  # its weights are to leave the device
             mine, grid = timed(settings, folder / "grid", VARIANTS, digests, options.plain)
             loop *= len(VARIANTS) / len(SAMPLE)
             requests = grid.asker._encoded(grid.columns("mmlu")[0])[0]  # type: ignore[union-attr]
@@ -166,6 +168,7 @@ def little(experts: dict[str, str], options: argparse.Namespace) -> None:
         scores = [[s.values for s in first.cell(p, "mmlu").scores] for p in first._expected["mmlu"].values()]
         first.store.close()
         del first
+        gc.collect()
         with device_of(int(1.1 * weights / room.USABLE) + 6 * 10**9):
             tight, second = timed(settings, folder / "tight", VARIANTS, digests)
         again = [[s.values for s in second.cell(p, "mmlu").scores] for p in second._expected["mmlu"].values()]

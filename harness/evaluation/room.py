@@ -74,9 +74,10 @@ def bytes_of_a_token(config: Any, itemsize: int) -> int:
 
 
 def free_bytes(device: str) -> int | None:
-    """What a CUDA device has free; None for others, which do not say."""
+    """What a CUDA device has free, what torch holds without need included; None for others, which do not say."""
     if not device.startswith("cuda"):
         return None
     import torch
 
+    torch.cuda.empty_cache()
     return int(torch.cuda.mem_get_info(device)[0])

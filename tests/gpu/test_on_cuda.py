@@ -162,6 +162,19 @@ def leave(megabytes: int) -> None:
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + megabytes * 2**20) / total)
 
 
+def test_what_torch_holds_without_need_is_free() -> None:
+    before = room.free_bytes("cuda")
+    tensor = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    during = room.free_bytes("cuda")
+    del tensor
+    after = room.free_bytes("cuda")
+    assert before is not None
+    assert during is not None
+    assert after is not None
+    assert before - during >= 2**30
+    assert before - after < 2**28
+
+
 def test_a_device_that_runs_full_gives_the_same_scores_or_says_so(profile, tmp_path, undisturbed, memory_back):
     before, ran_full = torch.cuda.memory_stats().get("num_ooms", 0), False
     for megabytes in (300, 150, 75):
