@@ -120,7 +120,7 @@ def measured(
         while taken := queue.take():
             number, job = taken
             worker._built(job.benchmark)
-            spent, answers = worker.answer(job)
+            spent, answers, _ = worker.answer(job)
             queue.note(number, answers)
             block, task = asked[tasks[number].block], tasks[number]
             length = block.length(grid.asker, answers)

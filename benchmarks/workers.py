@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,35 +31,45 @@ UNSEEN: tuple[Asked, ...] = (
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds from the first task's start to the last one's end, foreseen and taken; and the tasks that were done."""
+    """Seconds from the first task's start to the last one's end, foreseen and taken; and the tasks that were done.
+
+    ``merging`` are the processor seconds for which a worker computed weights, on average, by variant's digest.
+    """
 
     foreseen: float
     took: float
     tasks: tuple[Finished, ...]
+    merging: Mapping[str, float]
 
 
 def workers() -> None:
     """Prints for each grid and number of workers when the last task ended, and when it was foreseen to."""
     for count in WORKERS:
-        runs = [run(asked, count, Prices(), GUESSED) for asked in SEEN]
+        runs = [run(asked, count, Prices(), GUESSED, {}) for asked in SEEN]
         # Workers of one machine slow each other down: what a task costs is known from runs of as many of them.
         prices, lengths = learned([[Task(t.work, t.work, t.seconds, t.name, t.length) for t in r.tasks] for r in runs])
+        merging = {name: spent for r in runs for name, spent in r.merging.items()}
         for asked in UNSEEN:
-            tried = run(asked, count, prices, lengths)
+            tried = run(asked, count, prices, lengths, merging)
             print(
                 f"{len(asked[0])} variants, {' '.join(asked[1])}, {asked[2]} documents, {count} workers on {cores()} "
                 f"cores: {tried.took:.1f} s, foreseen {tried.foreseen:.1f} ({tried.foreseen / tried.took - 1:+.0%}); "
-                f"{sum(t.seconds for t in tried.tasks):.1f} processor seconds",
+                f"{sum(t.seconds for t in tried.tasks):.1f} processor seconds, and a worker merged for "
+                f"{sum(tried.merging.values()):.1f}",
                 flush=True,
             )
 
 
-def run(asked: Asked, count: int, prices: Prices, lengths: Lengths) -> Run:
-    """A grid on so many workers of a cluster of this machine, with an empty store. Their loading is not counted."""
+def run(asked: Asked, count: int, prices: Prices, lengths: Lengths, merging: Mapping[str, float]) -> Run:
+    """A grid on so many workers of a cluster of this machine, with an empty store. Their loading is not counted.
+
+    Each worker is foreseen to meet every variant, and to merge it for as long as ``merging`` says.
+    """
     with tempfile.TemporaryDirectory() as folder:
         grid = grid_of(Path(folder), *asked, EXPERTS)
         blocks = [block.block for block in questions(grid, lengths)]
         foreseen = makespan(seconds(blocks, plan(blocks, count, prices), prices), count)
+        foreseen += sum(merging.get(name, 0.0) for name in set().union(*grid._expected.values()))
         ends: list[tuple[float, Finished]] = []
         with connected(Cluster(workers=count)) as ray:
 
@@ -68,8 +80,17 @@ def run(asked: Asked, count: int, prices: Prices, lengths: Lengths) -> Run:
         grid.store.close()
     # What is known are processor seconds: workers without a core of their own take turns.
     turns = max(1.0, count / cores())
-    first = min(at - turns * task.seconds for at, task in ends[:count])  # one of the first to end was first to begin
-    return Run(turns * foreseen, max(at for at, _ in ends) - first, tuple(task for _, task in ends))
+    first = min(at - turns * spent(task) for at, task in ends[:count])  # one of the first to end was first to begin
+    merged: Counter[str] = Counter()
+    for _, task in ends:
+        merged.update(task.merging)
+    took = max(at for at, _ in ends) - first
+    return Run(turns * foreseen, took, tuple(t for _, t in ends), {name: s / count for name, s in merged.items()})
+
+
+def spent(task: Finished) -> float:
+    """Processor seconds of a task with the merging that it happened to need."""
+    return task.seconds + sum(task.merging.values())
 
 
 def cores() -> int:

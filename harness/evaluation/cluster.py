@@ -37,6 +37,7 @@ class Finished:
     """A task that is done: what it consisted of, processor seconds of its worker, responses, and its share of all.
 
     ``tasks`` is how many there are, ``length`` that of its answers if any was written, of the column ``name``.
+    ``merging`` are processor seconds beside, by variant's digest, of weights that its worker had to compute.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Finished:
     responses: int
     share: float
     tasks: int
+    merging: Mapping[str, float]
 
 
 @dataclass
@@ -115,7 +117,9 @@ def answer(
     make = ray.remote(Worker).options(**needs, max_restarts=0, max_task_retries=0)
     pool = _Pool(ray, lambda: make.remote(settings, digests, engine_digest(settings)))
 
-    def finished(number: int, spent: float, answers: Mapping[str, Mapping[str, Any]]) -> None:
+    def finished(
+        number: int, spent: float, answers: Mapping[str, Mapping[str, Any]], merging: Mapping[str, float]
+    ) -> None:
         for identity, found in answers.items():
             grid.store.add_responses(identity, found)
         task, count = tasks[number], sum(map(len, answers.values()))
@@ -123,7 +127,7 @@ def answer(
         length = block.length(grid.asker, answers)
         consisted = work(block.with_length(length), task)
         share = predicted[number] / total
-        done(Finished(block.name, length, consisted, spent, count, share, len(tasks)))
+        done(Finished(block.name, length, consisted, spent, count, share, len(tasks), merging))
 
     try:
         pool.begin(workers)
@@ -168,7 +172,7 @@ def place_here(device: str) -> str:
     return device if torch.cuda.is_available() else "cpu"
 
 
-def _run(pool: _Pool, tasks: Queue, workers: int, finished: Callable[[int, float, Any], None]) -> None:
+def _run(pool: _Pool, tasks: Queue, workers: int, finished: Callable[[int, float, Any, Any], None]) -> None:
     """Every job once, in their order as the workers that have begun are free; again, if its worker is lost."""
     ray = pool.ray
     losses, open_, starts = [0] * len(tasks.jobs), len(tasks.jobs), 0

@@ -71,9 +71,12 @@ class Worker:
             self._variants.load(self._digests)
         return node
 
-    def answer(self, job: Job) -> tuple[float, dict[str, dict[str, Any]]]:
-        """Processor seconds, and answers by variant and by digest of the request."""
-        columns, started = self._built(job.benchmark), time.process_time()
+    def answer(self, job: Job) -> tuple[float, dict[str, dict[str, Any]], dict[str, float]]:
+        """Processor seconds, and answers by variant and by digest of the request; and seconds of merging, by variant.
+
+        These are not in the former: a worker merges what it has not met before, and no task by itself does.
+        """
+        columns, started, before = self._built(job.benchmark), time.process_time(), dict(self._variants.spent)
         column = columns[job.column]
         digests = self._asker.digests(column)
         if tuple(tuple(digests[number] for number in row) for row in job.rows) != job.digests:
@@ -88,7 +91,8 @@ class Worker:
 
         variants = [self._variants.variant(plan) for plan in job.plans]
         self._asker.ask(column, variants, job.rows, keep, job.drafts)
-        return time.process_time() - started, found
+        merging = {name: spent - before.get(name, 0.0) for name, spent in self._variants.spent.items()}
+        return time.process_time() - started - sum(merging.values()), found, merging
 
     @cached_property
     def _variants(self) -> Variants:

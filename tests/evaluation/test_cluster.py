@@ -134,6 +134,8 @@ def check(ray: Any, profile: Profile, alone: tuple[dict[str, Any], Rows], folder
     assert sum(task.responses for task in done) == sum(grid.store.added.values()) == len(kept)
     assert sum(task.share for task in done) == pytest.approx(1.0)
     assert all((task.length is None) == ("mgsm" not in task.name) for task in done)
+    soup = grid.variants.identity(Soup().plan(grid.layers, profile.sizes))
+    assert sum(task.merging.get(soup, 0.0) for task in done) > 0  # beside a task's own seconds
     assert all(0 < task.length <= 2 for task in done if task.length is not None)  # at most twice what is guessed
     assert rows(grid) == kept
     assert cells(grid) == expected
