@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     fill = cluster.fill
 
-    def noting(grid: Any, of: Any, prices: Any, begun: Any, done: Any) -> None:
+    def noting(grid: Any, of: Any, prices: Any, begun: Any, done: Any, *more: Any) -> None:
         def look(task: Any) -> None:
             for process in psutil.Process().children(recursive=True):
                 try:
@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
                     continue
             done(task)
 
-        fill(grid, of, prices, begun, look)
+        fill(grid, of, prices, begun, look, *more)
 
     cluster.fill = noting
 
