@@ -90,7 +90,7 @@ def run(asked: Asked, count: int, prices: Prices, lengths: Lengths) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         grid = grid_of(Path(folder), *asked, EXPERTS)
         blocks = tuple(block.block for block in questions(grid, lengths))
-        variants = frozenset[str]().union(*grid._expected.values())
+        variants = frozenset(identity for name in asked[1] for identity in grid.plans(name))
         ends: list[tuple[float, Finished]] = []
         with connected(Cluster(workers=count)) as ray:
 

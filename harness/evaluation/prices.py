@@ -12,14 +12,18 @@ from harness.evaluation.planning import Prices, Work
 from harness.evaluation.variants import Settings
 
 KIND, LENGTHS = "prices", "answer-lengths"
+ROUNDS = 8  # after which prices hardly change
 FAITH = 0.03  # how much a guess counts beside what was measured: it decides what no measurement tells apart
 
 
 def fit(measured: Sequence[tuple[Work, float]], guess: Prices | None = None) -> Prices:
     """Prices, none below 0, with which tasks take about the seconds that were measured.
 
-    Least squares in shares of each task's seconds, so that short tasks count as long ones do. What tasks do not tell
-    apart stays in the proportions of ``guess``.
+    Least squares in shares of what the prices say that a task takes, so that short tasks count as long ones do; shares
+    of what it took would favour prices that are too low, since a task that took little by chance would count most.
+    By rounds, as the shares come with the prices (iteratively reweighted least squares: P. McCullagh and J. A. Nelder,
+    Generalized Linear Models, 2nd edition 1989, section 2.5, for a spread in proportion to the mean). What tasks do not
+    tell apart stays in the proportions of ``guess``.
     """
     import numpy as np
     from scipy.optimize import nnls
@@ -31,10 +35,13 @@ def fit(measured: Sequence[tuple[Work, float]], guess: Prices | None = None) -> 
     amounts, seconds = (np.array(part, dtype=float) for part in zip(*used, strict=True))
     prior = np.array(astuple(guess))
     prior *= seconds.sum() / max(float((amounts @ prior).sum()), 1e-12)
-    # In units of the prior: each column says what share of a task's seconds the prior gives to it.
-    shares = amounts * prior / seconds[:, None]
     faith = np.sqrt(FAITH * len(used)) * np.eye(len(prior)) / len(prior)
-    factors, _ = nnls(np.vstack([shares, faith]), np.concatenate([np.ones(len(used)), faith.sum(0)]))
+    said = seconds
+    for _ in range(ROUNDS):
+        # In units of the prior: each column says what share of a task's seconds the prior gives to it.
+        shares = amounts * prior / said[:, None]
+        factors, _ = nnls(np.vstack([shares, faith]), np.concatenate([seconds / said, faith.sum(0)]))
+        said = np.maximum(amounts @ (factors * prior), seconds.min() / 10)
     return Prices(*(float(price) for price in factors * prior))
 
 

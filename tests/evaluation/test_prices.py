@@ -33,6 +33,13 @@ def test_what_tasks_take_is_foreseen_from_what_others_took():
         assert prices.of(work) == pytest.approx(TRUE.of(work), rel=0.1)
 
 
+def test_tasks_that_take_little_by_chance_do_not_make_prices_low():
+    random = Random(4)
+    tasks = some(5, 200)
+    prices = fit([(work, TRUE.of(work) * random.choice((0.4, 1.6))) for work in tasks])
+    assert sum(map(prices.of, tasks)) == pytest.approx(sum(map(TRUE.of, tasks)), rel=0.1)
+
+
 def test_what_tasks_do_not_tell_apart_stays_in_proportion():
     guess = Prices()
     slower = Prices(*(3 * price for price in astuple(guess)))
