@@ -64,7 +64,7 @@ class Variants:
         self.digests: dict[str, Digested] = {}
         self.experts: dict[str, LoadedExpert] = {}
         self.merging: dict[str, float] = {}  # seconds, by identity
-        self.spent: dict[str, float] = {}  # processor seconds of all times that it was built, by identity
+        self.spent: dict[str, float] = {}  # the same in processor seconds of the thread that built it
         self.room: Room | None = None  # on a GPU, once the first expert has been loaded
         self._store = store
         self._assembler: Assembler | None = None
@@ -113,12 +113,13 @@ class Variants:
         identity = self.identity(plan)
         assembler = self.load(plan.experts)
         with self._building:
-            started, spent = time.monotonic(), time.thread_time()
+            started = time.monotonic()
             if self._residence:
                 self._residence.hold(copied(plan))
+            spent = time.thread_time()
             model = assembler.build(plan)
-            self.spent[identity] = self.spent.get(identity, 0.0) + time.thread_time() - spent
             if identity not in self.merging:
+                self.spent[identity] = time.thread_time() - spent
                 self.merging[identity] = self.add("merge", started)
         return model
 

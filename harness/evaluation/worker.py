@@ -74,9 +74,9 @@ class Worker:
     def answer(self, job: Job) -> tuple[float, dict[str, dict[str, Any]], dict[str, float]]:
         """Processor seconds, and answers by variant and by digest of the request; and seconds of merging, by variant.
 
-        These are not in the former: a worker merges what it has not met before, and no task by itself does.
+        These are of variants that this worker had not met, and are not in the former: no task by itself has them.
         """
-        columns, started, before = self._built(job.benchmark), time.process_time(), dict(self._variants.spent)
+        columns, started, before = self._built(job.benchmark), time.process_time(), set(self._variants.spent)
         column = columns[job.column]
         digests = self._asker.digests(column)
         if tuple(tuple(digests[number] for number in row) for row in job.rows) != job.digests:
@@ -91,7 +91,7 @@ class Worker:
 
         variants = [self._variants.variant(plan) for plan in job.plans]
         self._asker.ask(column, variants, job.rows, keep, job.drafts)
-        merging = {name: spent - before.get(name, 0.0) for name, spent in self._variants.spent.items()}
+        merging = {name: spent for name, spent in self._variants.spent.items() if name not in before}
         return time.process_time() - started - sum(merging.values()), found, merging
 
     @cached_property
