@@ -135,9 +135,9 @@ def test_counts_of_flips_are_those_of_the_comparison(page, samples):
 
 def test_hostile_documents_are_shown_as_text(page, hostile):
     page.goto(page.url + "#documents?column=flores+en-sw&a=method%2Fbase&b=method%2Fsoup")
-    assert page.get_by_label("lower").count() == 1
     details = page.locator("#list details")
-    details.first.wait_for()
+    details.first.wait_for()  # the address is followed, and answers unpacked, after ``goto`` returns
+    assert page.get_by_label("lower").count() == 1
     seen = set()
     while len(seen) < len(hostile):
         for number, digest in enumerate(page.locator("#list .digest").all_inner_texts()):
