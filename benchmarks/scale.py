@@ -8,8 +8,8 @@
 
 The first evaluates the embedded experts and compares processor seconds, since wall time means little on a machine with
 other work; ``ray`` and ``processes`` print both (:mod:`benchmarks.parallel`), on the grid that is printed or on what
-other arguments of pytest select, ``--rounds`` times in turns. The simulation's prices are assumed for an H100 and
-printed: none was measured.
+other arguments of pytest select. All three do so ``--rounds`` times in turns. The simulation's prices are assumed for
+an H100 and printed: none was measured.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from benchmarks.parallel import GRID, compare, ray_start
@@ -141,22 +141,32 @@ def learned(grids: Sequence[Sequence[Task]]) -> tuple[Prices, dict[str, float]]:
     return prices, {name: fmean(values) for name, values in lengths.items()}
 
 
-def model() -> None:
-    """Prints the fitted prices, and for each grid what was foreseen and what it took."""
+def model(rounds: int) -> None:
+    """Prints the fitted prices, and for each grid what was foreseen and what it took, as the median of the rounds.
+
+    A round is one of each grid: so all meet the machine at all its speeds, which may change from minute to minute.
+    """
     import torch
 
     torch.set_num_threads(1)
-    seen = [measured(*grid, workers=2) for grid in SEEN]
-    prices, lengths = learned(seen)
+    seen: list[list[list[Task]]] = [[] for _ in SEEN]
+    unseen: list[list[list[Task]]] = [[] for _ in UNSEEN]
+    for _ in range(rounds):
+        for grid, runs in zip(SEEN, seen, strict=True):
+            runs.append(measured(*grid, workers=2))
+        prices, lengths = learned([tasks for runs in seen for tasks in runs])
+        for grid, runs in zip(UNSEEN, unseen, strict=True):
+            runs.append(measured(*grid, workers=2, lengths=lengths))
     print("prices, in seconds:", {k: float(f"{v:.3g}") for k, v in asdict(prices).items()})
-    for kind, grids, tasks_of in (("fitted on", SEEN, seen), ("not seen", UNSEEN, None)):
-        for number, grid in enumerate(grids):
-            tasks = tasks_of[number] if tasks_of else measured(*grid, workers=2, lengths=lengths)
-            took = sum(task.seconds for task in tasks)
-            foreseen = sum(prices.of(task.consisted if tasks_of else task.foreseen) for task in tasks)
+    for kind, grids, found in (("fitted on", SEEN, seen), ("not seen", UNSEEN, unseen)):
+        for grid, runs in zip(grids, found, strict=True):
+            spent = [sum(task.seconds for task in tasks) for tasks in runs]
+            took = median(spent)
+            foreseen = sum(prices.of(t.consisted if kind == "fitted on" else t.foreseen) for t in runs[-1])
             print(
-                f"{kind}: {len(grid[0])} variants, {' '.join(grid[1])}, {grid[2]} documents, {len(tasks)} tasks: "
-                f"{took:.2f} processor seconds, foreseen {foreseen:.2f} ({foreseen / took - 1:+.0%})",
+                f"{kind}: {len(grid[0])} variants, {' '.join(grid[1])}, {grid[2]} documents, {len(runs[-1])} tasks: "
+                f"{took:.2f} processor seconds [{min(spent):.2f}, {max(spent):.2f}], n={rounds}, "
+                f"foreseen {foreseen:.2f} ({foreseen / took - 1:+.0%})",
                 flush=True,
             )
 
@@ -238,12 +248,12 @@ def simulate() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("model", "workers", "ray", "processes", "simulate"))
-    parser.add_argument("--rounds", type=int, default=1, help="runs of each, for ray and processes")
+    parser.add_argument("--rounds", type=int, default=1, help="runs of each, but for workers and simulate")
     options, rest = parser.parse_known_args()
     if options.what == "ray":
         print(f"Ray's own start, which is counted below too: {ray_start():.1f} s")
     actions: dict[str, Any] = {
-        "model": model,
+        "model": lambda: model(options.rounds),
         "workers": _workers,
         "ray": lambda: compare("ray", options.rounds, rest or GRID),
         "processes": lambda: compare("-n 2", options.rounds, rest or GRID),

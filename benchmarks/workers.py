@@ -15,6 +15,7 @@ from harness.evaluation.cluster import Finished, answer
 from harness.evaluation.connection import connected
 from harness.evaluation.packing import plan
 from harness.evaluation.planning import Prices, makespan, seconds
+from harness.evaluation.prices import known_prices
 from harness.evaluation.questions import GUESSED, Lengths, questions
 from harness.execution import Cluster
 
@@ -45,7 +46,7 @@ class Run:
 def workers() -> None:
     """Prints for each grid and number of workers when the last task ended, and when it was foreseen to."""
     for count in WORKERS:
-        runs = [run(asked, count, Prices(), GUESSED, {}) for asked in SEEN]
+        runs = [run(asked, count, None, GUESSED, {}) for asked in SEEN]
         # Workers of one machine slow each other down: what a task costs is known from runs of as many of them.
         prices, lengths = learned([[Task(t.work, t.work, t.seconds, t.name, t.length) for t in r.tasks] for r in runs])
         merging = {name: spent for r in runs for name, spent in r.merging.items()}
@@ -60,13 +61,15 @@ def workers() -> None:
             )
 
 
-def run(asked: Asked, count: int, prices: Prices, lengths: Lengths, merging: Mapping[str, float]) -> Run:
+def run(asked: Asked, count: int, prices: Prices | None, lengths: Lengths, merging: Mapping[str, float]) -> Run:
     """A grid on so many workers of a cluster of this machine, with an empty store. Their loading is not counted.
 
-    Each worker is foreseen to meet every variant, and to merge it for as long as ``merging`` says.
+    Each worker is foreseen to meet every variant, and to merge it for as long as ``merging`` says. Prices are what a
+    first run guesses if there are none.
     """
     with tempfile.TemporaryDirectory() as folder:
         grid = grid_of(Path(folder), *asked, EXPERTS)
+        prices = prices or known_prices(grid.store, grid.settings)
         blocks = [block.block for block in questions(grid, lengths)]
         foreseen = makespan(seconds(blocks, plan(blocks, count, prices), prices), count)
         foreseen += sum(merging.get(identity, 0.0) for identity in grid.plans(asked[1][0]))

@@ -63,7 +63,7 @@ def _importing() -> Iterator[None]:
 
     def load() -> None:
         with suppress(Exception):  # whoever needs them says what is wrong
-            for name in ("torch", "transformers", "lm_eval.tasks"):
+            for name in ("torch", "transformers.modeling_layers", "lm_eval.tasks"):
                 import_module(name)
 
     thread = threading.Thread(target=load)

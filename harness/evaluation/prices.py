@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict, astuple, fields, replace
+from pathlib import Path
+from typing import Any
 
 from harness.cache import Cache, key_of
 from harness.evaluation.planning import Prices, Work
 from harness.evaluation.variants import Settings
+from harness.files import read_object, read_text
 
 KIND, LENGTHS = "prices", "answer-lengths"
 ROUNDS = 8  # after which prices hardly change
+LAYER, HEAD = 77_440, 36_560  # weights of a layer of the model that the default prices are of, and of its head
 FAITH = 0.03  # how much a guess counts beside what was measured: it decides what no measurement tells apart
 
 
@@ -45,14 +49,30 @@ def fit(measured: Sequence[tuple[Work, float]], guess: Prices | None = None) -> 
     return Prices(*(float(price) for price in factors * prior))
 
 
+def guessed(config: Mapping[str, Any]) -> Prices:
+    """Prices for a model of which nothing has been measured: its layers and its head cost by their weights.
+
+    So tasks of a large model are not thought to take as little as what a task costs beside, and are cut finely enough.
+    """
+    prices, text = Prices(), config.get("text_config") or config
+    try:
+        hidden, inner, vocabulary = (float(text[name]) for name in ("hidden_size", "intermediate_size", "vocab_size"))
+    except (KeyError, TypeError, ValueError):  # of an architecture that calls them otherwise
+        return prices
+    layer, head = hidden * (4 * hidden + 3 * inner) / LAYER, hidden * vocabulary / HEAD
+    return replace(
+        prices, layer_tokens=prices.layer_tokens * layer, written=prices.written * layer, read=prices.read * head
+    )
+
+
 def known_prices(cache: Cache, settings: Settings) -> Prices:
     """The prices of an earlier run with this model on such a device, or a guess."""
-    text = cache.document(KIND, _key(settings))
+    text, guess = cache.document(KIND, _key(settings)), guessed(read_object(_config(settings)))
     try:
         found = {k: float(v) for k, v in json.loads(text or "{}").items()}
-        return Prices(**found) if set(found) == {f.name for f in fields(Prices)} else Prices()
+        return Prices(**found) if set(found) == {f.name for f in fields(Prices)} else guess
     except (ValueError, TypeError, AttributeError):
-        return Prices()
+        return guess
 
 
 def keep_prices(cache: Cache, settings: Settings, prices: Prices) -> None:
@@ -74,6 +94,10 @@ def keep_lengths(cache: Cache, settings: Settings, lengths: Mapping[str, float])
     cache.add_document(LENGTHS, _key(settings), json.dumps(lengths))
 
 
+def _config(settings: Settings) -> Path:
+    return settings.profile.expert_path("base") / "config.json"
+
+
 def _key(settings: Settings) -> str:
-    config = (settings.profile.expert_path("base") / "config.json").read_text("utf-8")
+    config = read_text(_config(settings))
     return key_of([config, settings.device, settings.dtype, settings.backend, settings.profile.batch_size], "torch")

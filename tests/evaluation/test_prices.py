@@ -1,13 +1,23 @@
 from __future__ import annotations
 
-from dataclasses import astuple
+import json
+from dataclasses import astuple, replace
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from harness.evaluation.planning import Prices, Work
-from harness.evaluation.prices import LENGTHS, _key, fit, keep_lengths, keep_prices, known_lengths, known_prices
+from harness.evaluation.prices import (
+    LENGTHS,
+    _key,
+    fit,
+    guessed,
+    keep_lengths,
+    keep_prices,
+    known_lengths,
+    known_prices,
+)
 from harness.evaluation.responses import Store
 from harness.evaluation.variants import Settings
 from harness.profiles import load_profile
@@ -52,11 +62,21 @@ def test_what_tasks_do_not_tell_apart_stays_in_proportion():
 def test_prices_are_kept_for_a_model_and_a_device(tiny_profile: Path, tmp_path: Path):
     store, profile = Store(tmp_path / "store.sqlite"), load_profile(str(tiny_profile))
     settings = Settings(profile, "cpu", "float32")
-    assert known_prices(store, settings) == Prices()
+    guess = guessed(json.loads((profile.expert_path("base") / "config.json").read_text("utf-8")))
+    assert known_prices(store, settings) == guess != TRUE
     keep_prices(store, settings, TRUE)
     assert known_prices(store, settings) == TRUE
-    assert known_prices(store, Settings(profile, "cuda", "float32")) == Prices()
-    assert known_prices(store, Settings(profile, "cpu", "float32", backend="hf")) == Prices()
+    assert known_prices(store, Settings(profile, "cuda", "float32")) == guess
+    assert known_prices(store, Settings(profile, "cpu", "float32", backend="hf")) == guess
+
+
+def test_layers_and_heads_of_larger_models_are_guessed_to_cost_more():
+    small = {"hidden_size": 80, "intermediate_size": 216, "vocab_size": 457}
+    assert guessed(small) == Prices()
+    large = guessed({"hidden_size": 160, "intermediate_size": 432, "vocab_size": 457})
+    assert large == replace(Prices(), layer_tokens=4e-6, written=16e-6, read=2e-5)
+    assert guessed({"text_config": small | {"vocab_size": 914}}) == replace(Prices(), read=2e-5)
+    assert guessed({"n_embd": 768}) == guessed(small | {"hidden_size": None}) == Prices()
 
 
 def test_lengths_of_answers_are_kept_too_and_what_is_no_length_is_none(tiny_profile: Path, tmp_path: Path):
