@@ -105,12 +105,10 @@ def _blocks(
             groups.setdefault(missing, []).append(portion)
     shared = asker.shares(column)
 
-    def asked(
-        who: Sequence[Plan], some: Sequence[Portion], drafted: bool = False, before: tuple[Asked, ...] = ()
-    ) -> Asked:
+    def asked(who: Sequence[Plan], some: Sequence[Portion], before: tuple[Asked, ...] = ()) -> Asked:
         slots = tuple(grid.variants.slots(plan) for plan in who)
         pieces = tuple(_of_length(portion.piece, lengths.get(column.spec.task, 1.0)) for portion in some)
-        block = Block(slots, pieces, shared, drafted)
+        block = Block(slots, pieces, shared, tuple(first.block.slots[0] for first in before))
         return Asked(benchmark, number, column.spec.task, digests, some, who, block, before)
 
     found = []
@@ -125,7 +123,7 @@ def _blocks(
         first = {variant.identity for variant in anchor([grid.variants.variant(plan) for plan in who], ANCHORS)}
         drafts = tuple(asked([plan], written) for plan in who if grid.identity(plan) in first)
         rest = [plan for plan in who if grid.identity(plan) not in first]
-        found += [*drafts, asked(rest, written, True, drafts)]
+        found += [*drafts, asked(rest, written, drafts)]
     return found
 
 

@@ -162,7 +162,7 @@ def test_workers_killed_at_random_change_nothing(ray, profile, alone, tmp_path, 
 def test_what_is_known_is_not_asked_and_a_portion_is_asked_whole(profile, alone, tmp_path):
     grid = grid_of(profile, tmp_path)
     everything = questions(grid)
-    drafted = [block for block in everything if block.block.drafted]
+    drafted = [block for block in everything if block.block.drafts]
     assert {(b.benchmark, len(b.plans)) for b in everything if b not in drafted} == {("mmlu", 4), ("mgsm", 1)}
     assert [(b.benchmark, len(b.plans), len(b.before)) for b in drafted] == [("mgsm", 1, ANCHORS)] * len(drafted)
     cells(grid)
@@ -187,7 +187,7 @@ def test_answers_that_are_drafts_come_first_and_go_along_with_what_they_are_for(
         job = at_work.pop(number)
         block = asked[tasks[number].block]
         assert all(n in done for n in queue.after[number])
-        texts = [n for row in job.rows for n in row] if block.block.drafted else []
+        texts = [n for row in job.rows for n in row] if block.block.drafts else []
         assert set(job.drafts) == set(texts)
         assert all(len(drafts) == ANCHORS for drafts in job.drafts.values())
         queue.note(number, {grid.identity(p): {d: "1" for row in job.digests for d in row} for p in job.plans})

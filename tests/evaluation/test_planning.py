@@ -210,6 +210,22 @@ def test_one_piece_is_cut_where_variants_share_least():
     assert (first.variants, second.variants) == ((0, 4), (4, 8))
 
 
+def test_what_drafts_of_like_variants_do_not_foresee_is_less():
+    def slots(math: int) -> tuple[str, ...]:
+        return ("e", *"m" * math, *"l" * (10 - math), "n", "h")
+
+    like = Block((slots(5), slots(6)), (Piece(8, 100, 0, 50),), drafts=(slots(4), slots(7)))
+    unlike = replace(like, drafts=(slots(0), slots(10)))
+    alone, half = (work(like, Task(0, (at, at + 1), (0, 1))) for at in (0, 1))
+    both, other = (work(block, Task(0, (0, 2), (0, 1))) for block in (like, unlike))
+    assert 0 < both.written == alone.written + half.written < other.written < 2 * 10 * 50
+    # Prompts and drafts pass the layers of the prefix tree, and there is one draft at least, and two at most.
+    assert 150 < both.layer_tokens / like.distinct(0, 2) < other.layer_tokens / like.distinct(0, 2) < 200
+    same = replace(like, drafts=(slots(5),))
+    assert work(same, Task(0, (0, 1), (0, 1))).written == 0
+    assert work(same, Task(0, (0, 1), (0, 1))).layer_tokens == 150 * 10
+
+
 @pytest.mark.parametrize("seed", [2812, 6800])
 def test_a_better_plan_is_found_without_longer_tasks_where_there_is_enough_to_cut(seed):
     blocks, workers, prices = grid(Random(seed))
