@@ -242,7 +242,7 @@ def _where(block: Block, run: tuple[int, int]) -> int:
 def _unforeseen(slots: Sequence[str], drafts: Sequence[Sequence[str]]) -> float:
     """The share of an answer that none of the drafts foresees, by how many slots the most alike has otherwise.
 
-    It grows as a root: of the embedded experts' answers 3 % where one slot of 13 differs, 20 % where 12 do.
+    It grows as a root: of the embedded experts' answers 3 % where one slot of 13 differs, 16 % where 12 do.
     """
     apart = min(sum(x != y for x, y in zip(slots, draft, strict=True)) for draft in drafts)
     return float(UNFORESEEN * (apart / len(slots)) ** 0.5)
