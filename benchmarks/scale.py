@@ -130,14 +130,14 @@ def measured(
         return found
 
 
-def learned(grids: Sequence[Sequence[Task]]) -> tuple[Prices, dict[str, float]]:
-    """Prices and lengths of answers, as a run keeps them for the next one."""
+def learned(grids: Sequence[Sequence[Task]], guess: Prices) -> tuple[Prices, dict[str, float]]:
+    """Prices and lengths of answers, as a run that began with ``guess`` keeps them for the next one."""
     tasks = [task for grid in grids for task in grid]
     lengths: dict[str, list[float]] = {}
     for task in tasks:
         if task.length is not None:
             lengths.setdefault(task.name, []).append(task.length)
-    prices = fit([(task.consisted, task.seconds) for task in tasks])
+    prices = fit([(task.consisted, task.seconds) for task in tasks], guess)
     return prices, {name: fmean(values) for name, values in lengths.items()}
 
 
@@ -154,7 +154,7 @@ def model(rounds: int) -> None:
     for _ in range(rounds):
         for grid, runs in zip(SEEN, seen, strict=True):
             runs.append(measured(*grid, workers=2))
-        prices, lengths = learned([tasks for runs in seen for tasks in runs])
+        prices, lengths = learned([tasks for runs in seen for tasks in runs], Prices())
         for grid, runs in zip(UNSEEN, unseen, strict=True):
             runs.append(measured(*grid, workers=2, lengths=lengths))
     print("prices, in seconds:", {k: float(f"{v:.3g}") for k, v in asdict(prices).items()})

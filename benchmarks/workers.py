@@ -32,11 +32,12 @@ UNSEEN: tuple[Asked, ...] = (
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds from the first task's start to the last one's end, foreseen and taken; and the tasks that were done.
+    """Seconds from the first task's start to the last one's end, foreseen by ``prices`` and taken; and the tasks.
 
     ``merging`` are the processor seconds for which a worker computed weights, on average, by variant's digest.
     """
 
+    prices: Prices
     foreseen: float
     took: float
     tasks: tuple[Finished, ...]
@@ -48,7 +49,8 @@ def workers() -> None:
     for count in WORKERS:
         runs = [run(asked, count, None, GUESSED, {}) for asked in SEEN]
         # Workers of one machine slow each other down: what a task costs is known from runs of as many of them.
-        prices, lengths = learned([[Task(t.work, t.work, t.seconds, t.name, t.length) for t in r.tasks] for r in runs])
+        done = [[Task(t.work, t.work, t.seconds, t.name, t.length) for t in r.tasks] for r in runs]
+        prices, lengths = learned(done, runs[0].prices)
         merging = {name: spent for r in runs for name, spent in r.merging.items()}
         for asked in UNSEEN:
             tried = run(asked, count, prices, lengths, merging)
@@ -89,7 +91,9 @@ def run(asked: Asked, count: int, prices: Prices | None, lengths: Lengths, mergi
     for _, task in ends:
         merged.update(task.merging)
     took = max(at for at, _ in ends) - first
-    return Run(turns * foreseen, took, tuple(t for _, t in ends), {name: s / count for name, s in merged.items()})
+    return Run(
+        prices, turns * foreseen, took, tuple(t for _, t in ends), {name: s / count for name, s in merged.items()}
+    )
 
 
 def cores() -> int:

@@ -16,7 +16,7 @@ from harness.files import read_object, read_text
 
 KIND, LENGTHS = "prices", "answer-lengths"
 ROUNDS = 8  # after which prices hardly change
-LAYER, HEAD = 77_440, 36_560  # weights of a layer of the model that the default prices are of, and of its head
+LAYER = 77_440  # weights of a layer of the model that the default prices are of
 FAITH = 0.03  # how much a guess counts beside what was measured: it decides what no measurement tells apart
 
 
@@ -53,15 +53,19 @@ def guessed(config: Mapping[str, Any]) -> Prices:
     """Prices for a model of which nothing has been measured: its layers and its head cost by their weights.
 
     So tasks of a large model are not thought to take as little as what a task costs beside, and are cut finely enough.
+    To logits the product with the head is added; the rest of their price, which is most of it in a small model, stays.
     """
     prices, text = Prices(), config.get("text_config") or config
     try:
         hidden, inner, vocabulary = (float(text[name]) for name in ("hidden_size", "intermediate_size", "vocab_size"))
     except (KeyError, TypeError, ValueError):  # of an architecture that calls them otherwise
         return prices
-    layer, head = hidden * (4 * hidden + 3 * inner) / LAYER, hidden * vocabulary / HEAD
+    a_weight, layer, head = prices.layer_tokens / LAYER, hidden * (4 * hidden + 3 * inner), hidden * vocabulary
     return replace(
-        prices, layer_tokens=prices.layer_tokens * layer, written=prices.written * layer, read=prices.read * head
+        prices,
+        layer_tokens=a_weight * layer,
+        written=prices.written * layer / LAYER,
+        read=prices.read + a_weight * head,
     )
 
 

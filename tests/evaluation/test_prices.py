@@ -71,12 +71,17 @@ def test_prices_are_kept_for_a_model_and_a_device(tiny_profile: Path, tmp_path: 
 
 
 def test_layers_and_heads_of_larger_models_are_guessed_to_cost_more():
-    small = {"hidden_size": 80, "intermediate_size": 216, "vocab_size": 457}
-    assert guessed(small) == Prices()
-    large = guessed({"hidden_size": 160, "intermediate_size": 432, "vocab_size": 457})
-    assert large == replace(Prices(), layer_tokens=4e-6, written=16e-6, read=2e-5)
-    assert guessed({"text_config": small | {"vocab_size": 914}}) == replace(Prices(), read=2e-5)
+    small = {"hidden_size": 80, "intermediate_size": 216, "vocab_size": 968}
+    head = 1e-6  # as many weights as a layer has
+    assert _close(guessed(small), replace(Prices(), read=1e-5 + head))
+    large = guessed({"hidden_size": 160, "intermediate_size": 432, "vocab_size": 968})
+    assert _close(large, replace(Prices(), layer_tokens=4e-6, written=16e-6, read=1e-5 + 2 * head))
+    assert _close(guessed({"text_config": small | {"vocab_size": 1936}}), replace(Prices(), read=1e-5 + 2 * head))
     assert guessed({"n_embd": 768}) == guessed(small | {"hidden_size": None}) == Prices()
+
+
+def _close(one: Prices, other: Prices) -> bool:
+    return astuple(one) == pytest.approx(astuple(other))
 
 
 def test_lengths_of_answers_are_kept_too_and_what_is_no_length_is_none(tiny_profile: Path, tmp_path: Path):
