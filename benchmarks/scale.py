@@ -8,7 +8,7 @@
 
 The first evaluates the embedded experts and compares processor seconds, since wall time means little on a machine with
 other work; ``ray`` and ``processes`` print both (:mod:`benchmarks.parallel`), on the grid that is printed or on what
-other arguments of pytest select. All three do so ``--rounds`` times in turns. The simulation's prices are assumed for
+other arguments of pytest select. All four do so ``--rounds`` times in turns. The simulation's prices are assumed for
 an H100 and printed: none was measured.
 """
 
@@ -171,10 +171,10 @@ def model(rounds: int) -> None:
             )
 
 
-def _workers() -> None:
+def _workers(rounds: int) -> None:
     from benchmarks.workers import workers  # which builds on what is here
 
-    workers()
+    workers(rounds)
 
 
 def large_grid() -> list[Block]:
@@ -248,13 +248,13 @@ def simulate() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("model", "workers", "ray", "processes", "simulate"))
-    parser.add_argument("--rounds", type=int, default=1, help="runs of each, but for workers and simulate")
+    parser.add_argument("--rounds", type=int, default=1, help="runs of each, but for simulate")
     options, rest = parser.parse_known_args()
     if options.what == "ray":
         print(f"Ray's own start, which is counted below too: {ray_start():.1f} s")
     actions: dict[str, Any] = {
         "model": lambda: model(options.rounds),
-        "workers": _workers,
+        "workers": lambda: _workers(options.rounds),
         "ray": lambda: compare("ray", options.rounds, rest or GRID),
         "processes": lambda: compare("-n 2", options.rounds, rest or GRID),
         "simulate": simulate,

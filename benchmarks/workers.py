@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from benchmarks.scale import OTHERS, SWEEP, Task, grid_of, learned
 from harness.evaluation.cluster import Finished, answer
@@ -44,21 +45,27 @@ class Run:
     merging: Mapping[str, float]
 
 
-def workers() -> None:
-    """Prints for each grid and number of workers when the last task ended, and when it was foreseen to."""
+def workers(rounds: int) -> None:
+    """Prints for each grid and number of workers when the last task ended, and when it was foreseen to: medians."""
     for count in WORKERS:
-        runs = [run(asked, count, None, GUESSED, {}) for asked in SEEN]
-        # Workers of one machine slow each other down: what a task costs is known from runs of as many of them.
-        done = [[Task(t.work, t.work, t.seconds, t.name, t.length) for t in r.tasks] for r in runs]
-        prices, lengths = learned(done, runs[0].prices)
-        merging = {name: spent for r in runs for name, spent in r.merging.items()}
-        for asked in UNSEEN:
-            tried = run(asked, count, prices, lengths, merging)
+        seen: list[Run] = []
+        tried: dict[Asked, list[Run]] = {asked: [] for asked in UNSEEN}
+        for _ in range(rounds):
+            seen += [run(asked, count, None, GUESSED, {}) for asked in SEEN]
+            # Workers of one machine slow each other down: what a task costs is known from runs of as many of them.
+            done = [[Task(t.work, t.work, t.seconds, t.name, t.length) for t in r.tasks] for r in seen]
+            prices, lengths = learned(done, seen[0].prices)
+            merging = {name: spent for r in seen for name, spent in r.merging.items()}
+            for asked, runs in tried.items():
+                runs.append(run(asked, count, prices, lengths, merging))
+        for asked, runs in tried.items():
+            took, foreseen = median(r.took for r in runs), median(r.foreseen for r in runs)
             print(
                 f"{len(asked[0])} variants, {' '.join(asked[1])}, {asked[2]} documents, {count} workers on {cores()} "
-                f"cores: {tried.took:.1f} s, foreseen {tried.foreseen:.1f} ({tried.foreseen / tried.took - 1:+.0%}); "
-                f"{sum(t.seconds for t in tried.tasks):.1f} processor seconds, and a worker merged for "
-                f"{sum(tried.merging.values()):.1f}",
+                f"cores: {took:.1f} s, n={rounds}, foreseen {foreseen:.1f} ({foreseen / took - 1:+.0%}); "
+                f"each {', '.join(f'{r.foreseen / r.took - 1:+.0%}' for r in runs)}; "
+                f"{median(sum(t.seconds for t in r.tasks) for r in runs):.1f} processor seconds, and a worker merged "
+                f"for {median(sum(r.merging.values()) for r in runs):.1f}",
                 flush=True,
             )
 
