@@ -8,7 +8,7 @@
 
 The first evaluates the embedded experts and compares processor seconds, since wall time means little on a machine with
 other work; ``ray`` and ``processes`` print both (:mod:`benchmarks.parallel`), on the grid that is printed or on what
-other arguments of pytest select. All four do so ``--rounds`` times in turns. The simulation's prices are assumed for
+other arguments of pytest select. All but ``simulate`` do so ``--rounds`` times in turns. Its prices are assumed for
 an H100 and printed: none was measured.
 """
 
