@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.collecting import seldom_collecting
 from harness.errors import LayerswapError, one_line, refused
 from harness.options import read_options
 from harness.progress import Tally, TaskView
@@ -60,6 +61,7 @@ def folder_of(config: pytest.Config) -> Path:
 
 def make_context(config: pytest.Config, state: State) -> Context:
     """What the items of this process share; with a cluster, once it has answered everything."""
+    state.closing.enter_context(seldom_collecting())  # before the libraries are imported
     from harness.devices import choose
     from harness.evaluation.cluster import fill_with_view, place_here
     from harness.evaluation.pairs import PairGrid
