@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-LEAST_ROWS = 128  # below, choosing a kernel takes longer than the better one saves
+LEAST_ROWS = 128  # below, choosing a kernel takes longer than the better one saves, and so does a call for each head
 OTHER = ("position_bias", "softcap", "cache", "s_aux")  # what some models ask of attention beside the usual
 SHORT = 96  # tokens a row, above which attention by blocks is faster than by plain products
 
@@ -86,9 +86,23 @@ def _attention(
         result: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return result
     groups = query.shape[1] // key.shape[1]
+    if query.shape[2] > 1 and query.shape[0] * query.shape[2] >= LEAST_ROWS:
+        mask = attention_mask[:, 0]
+        found = [
+            _one_head(query[:, i], key[:, i // groups], value[:, i // groups], mask, options["scaling"])
+            for i in range(query.shape[1])
+        ]
+        return torch.stack(found, 2), None
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     seen = torch.matmul(query * options["scaling"], key.transpose(2, 3)).add_(attention_mask)
     return torch.matmul(torch.softmax(seen, -1), value).transpose(1, 2), None
+
+
+def _one_head(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    """[rows, tokens, width] from views, of which no copy is made as products of all heads at once would need."""
+    import torch
+
+    return torch.bmm(torch.softmax(torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scaling), -1), value)
 
 
 @contextmanager
