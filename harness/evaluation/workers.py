@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 Emit = Callable[..., None]
+TURN = 0.0005  # seconds that a thread may run Python while another waits to; by default ten times as much
 
 
 def run_all(tasks: Sequence[Callable[[Emit], None]], threads: int, keep: Emit) -> None:
@@ -22,7 +24,19 @@ def run_all(tasks: Sequence[Callable[[Emit], None]], threads: int, keep: Emit) -
         for task in tasks:
             task(keep)
         return
-    _run(list(tasks), threads, keep)
+    with _short_turns():
+        _run(list(tasks), threads, keep)
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """Threads that go from one short operation of torch to the next wait for their turn after each."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, TURN))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from harness.evaluation.grid import Grid, Settings
-from harness.evaluation.workers import Emit, run_all, threads_per_operation
+from harness.evaluation.workers import TURN, Emit, run_all, threads_per_operation
 from harness.profiles import load_profile
 from harness.recipes import Expert, LayerSwap, Soup
 
@@ -42,3 +43,16 @@ def test_a_failing_task_ends_the_others_at_what_they_say_next() -> None:
     with pytest.raises(ValueError, match="no more"):
         run_all([endless, failing], 2, said.append)
     assert said
+
+
+def test_threads_take_short_turns_and_one_thread_its_own() -> None:
+    own = sys.getswitchinterval()
+    seen: list[float] = []
+
+    def task(emit: Emit) -> None:
+        emit(sys.getswitchinterval())
+
+    run_all([task, task], 2, seen.append)
+    assert seen == pytest.approx([TURN, TURN])
+    run_all([task, task], 1, seen.append)
+    assert [sys.getswitchinterval(), *seen[2:]] == [own, own, own]
