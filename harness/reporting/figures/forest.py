@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from harness.gating.statistics import Comparison
 from harness.reporting.figures.canvas import (
@@ -15,7 +16,6 @@ from harness.reporting.figures.canvas import (
     TEXT,
     UP_COLOUR,
     WIDTH,
-    panel,
     sheet,
     svg,
     width_of,
@@ -25,7 +25,7 @@ from harness.reporting.results import CaseResult, RunResult
 from harness.reporting.tables import UP, significance
 
 _ROW, _TOP, _BOTTOM = 19.0, 24.0, 26.0
-_RADIUS, _NAME = 3.5, 320.0
+_RADIUS, _NAME, _TICK = 3.5, 320.0, 4.0
 
 
 def compared(run: RunResult, family: str) -> tuple[CaseResult, ...]:
@@ -52,28 +52,101 @@ def forest(run: RunResult, family: str) -> str:
     def paint(figure: Any) -> None:
         page = sheet(figure)
         _legend(page, 10)
+        # Axes of its own for each panel would take most of the time.
+        marks = _Marks()
         for i, column in enumerate(columns):
             left, top = names + (i % across) * pitch, 22 + (i // across) * block + _TOP
             write(page, left, top - 10, column, NORMAL, pitch - 4, weight="bold")
             if i % across == 0:
                 for row, case in enumerate(cases):
                     write(page, names - 10, top + (row + 0.5) * _ROW, case.case, room=names - 10, ha="right")
-            axes = panel(figure, left, top, pitch - 12, len(cases) * _ROW)
-            axes.set(xlim=limits, ylim=(len(cases), 0), yticks=[])
-            axes.set_xticks(ticks(limits, 4))
-            axes.spines["left"].set_visible(False)
-            for row in range(0, len(cases), 2):
-                axes.axhspan(row, row + 1, color=LINE, alpha=0.09, linewidth=0)
-            axes.axvline(0, color=LINE, linewidth=0.9, dashes=(3, 2))
-            scale = (limits[1] - limits[0]) / (pitch - 12)
+            place = _Panel(left, top, pitch - 12, len(cases) * _ROW, limits)
+            marks.frame(page, place, len(cases))
             for row, case in enumerate(cases):
                 if c := _versus(case, column):
-                    _mark(axes, row + 0.5, c, arrows.get((case.case_id, column), ""), scale * _RADIUS)
+                    marks.add(place, top + (row + 0.5) * _ROW, c, arrows.get((case.case_id, column), ""))
+        marks.paint(page)
         write(
             page, names + (WIDTH - names) / 2, height - 10, "points above or below the un-ablated method", ha="center"
         )
 
     return svg(height, paint)
+
+
+class _Panel(NamedTuple):
+    """Where a panel lies on the page, in pixels, and the points at its two sides."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    limits: tuple[float, float]
+
+    def x(self, points: float) -> float:
+        low, high = self.limits
+        return self.left + (points - low) / (high - low) * self.width
+
+
+Point = tuple[float, float]
+
+
+@dataclass
+class _Marks:
+    """What all panels have of one kind, painted together: lines by their colour and width, markers by kind."""
+
+    stripes: list[list[Point]] = field(default_factory=list)
+    zeros: list[tuple[Point, Point]] = field(default_factory=list)
+    frames: list[tuple[Point, Point]] = field(default_factory=list)
+    intervals: list[tuple[Point, Point]] = field(default_factory=list)
+    colours: list[str] = field(default_factory=list)
+    markers: dict[str, list[Point]] = field(default_factory=dict)
+
+    def frame(self, page: Any, at: _Panel, rows: int) -> None:
+        """Stripes, the line at zero and the scale."""
+        right, bottom = at.left + at.width, at.top + at.height
+        for row in range(0, rows, 2):
+            high, low = at.top + row * _ROW, at.top + (row + 1) * _ROW
+            self.stripes.append([(at.left, high), (right, high), (right, low), (at.left, low)])
+        self.zeros.append(((at.x(0), at.top), (at.x(0), bottom)))
+        self.frames.append(((at.left, bottom), (right, bottom)))
+        found = ticks(at.limits, 4)
+        whole = all(value == int(value) for value in found)
+        for value in found:
+            self.frames.append(((at.x(value), bottom), (at.x(value), bottom + _TICK)))
+            write(page, at.x(value), bottom + _TICK + 8, f"{value:.{0 if whole else 1}f}", SMALL, ha="center")
+
+    def add(self, at: _Panel, y: float, c: Comparison, arrow: str) -> None:
+        """Interval and marker; a hollow marker is left empty, without the interval's line in it."""
+        low, middle, high = (at.x(100 * value) for value in (c.low, c.difference, c.high))
+        for start, end in [(low, high)] if arrow else [(low, middle - _RADIUS), (middle + _RADIUS, high)]:
+            if end > start:
+                self.intervals.append(((start, y), (end, y)))
+                self.colours.append(_colour(arrow))
+        self.markers.setdefault(arrow, []).append((middle, y))
+
+    def paint(self, page: Any) -> None:
+        from matplotlib.collections import LineCollection, PolyCollection
+
+        page.add_collection(PolyCollection(self.stripes, facecolors=LINE, alpha=0.09, linewidths=0), autolim=False)
+        for lines, colours, width, pattern in (
+            (self.zeros, LINE, 0.9, (0, (3, 2))),
+            (self.frames, LINE, 0.6, "solid"),
+            (self.intervals, self.colours, 1.5, "solid"),
+        ):
+            drawn = LineCollection(lines, colors=colours, linewidths=width, linestyles=[pattern])
+            page.add_collection(drawn, autolim=False)
+        for arrow, places in self.markers.items():
+            colour = _colour(arrow)
+            style: dict[str, Any] = (
+                {"marker": "^" if arrow == UP else "v", "color": colour, "markersize": 6.5}
+                if arrow
+                else {"marker": "o", "markerfacecolor": "none", "markeredgecolor": colour, "markersize": 1.5 * _RADIUS}
+            )
+            page.plot(*zip(*places, strict=True), linestyle="none", markeredgewidth=1.1, **style)
+
+
+def _colour(arrow: str) -> str:
+    return {"": TEXT, UP: UP_COLOUR}.get(arrow, DOWN_COLOUR)
 
 
 def ticks(limits: tuple[float, float], most: int) -> list[float]:
@@ -86,22 +159,6 @@ def ticks(limits: tuple[float, float], most: int) -> list[float]:
 def _versus(case: CaseResult, column: str) -> Comparison | None:
     result = case.columns.get(column)
     return result.versus_method if result else None
-
-
-def _mark(axes: Any, y: float, c: Comparison, arrow: str, radius: float) -> None:
-    """Interval and marker; a hollow marker is left empty, without the interval's line in it."""
-    colour = {"": TEXT, UP: UP_COLOUR}.get(arrow, DOWN_COLOUR)
-    low, middle, high = 100 * c.low, 100 * c.difference, 100 * c.high
-    parts = [(low, high)] if arrow else [(low, middle - radius), (middle + radius, high)]
-    for start, end in parts:
-        if end > start:
-            axes.plot([start, end], [y, y], color=colour, linewidth=1.5, solid_capstyle="butt", zorder=2)
-    style: dict[str, Any] = (
-        {"marker": "^" if arrow == UP else "v", "color": colour, "markersize": 6.5}
-        if arrow
-        else {"marker": "o", "markerfacecolor": "none", "markeredgecolor": colour, "markersize": 1.5 * _RADIUS}
-    )
-    axes.plot([middle], [y], linestyle="none", markeredgewidth=1.1, zorder=3, clip_on=False, **style)
 
 
 def _legend(page: Any, y: float) -> None:
