@@ -1,11 +1,13 @@
-"""What lies between the matrix products of a Llama layer, in fewer passes over memory: bit for bit what it was.
+"""What lies between the matrix products of a Llama layer, in fewer passes over memory.
 
 Small models spend half of their time there and in the calls of modules. Only in inference mode, in which this package
-asks: whoever trains, or registers hooks on what a layer is made of, gets transformers' own code.
+asks: whoever trains, or registers hooks on what a layer is made of, gets transformers' own code. The numbers are bit
+for bit those, but where queries, keys and values of a small layer are one product, which differs in the last bits.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 # What transformers' own code is given, as it is known here: another version keeps it.
 _ATTENTION = ("self", "hidden_states", "position_embeddings", "attention_mask", "past_key_values", "kwargs")
+SMALL = 2**16  # weights of queries, keys and values together, up to which a copy of them in one costs next to nothing
 _LAYER = (*_ATTENTION[:2], "attention_mask", "position_ids", "past_key_values", "use_cache", "position_embeddings")
 
 
@@ -53,10 +56,17 @@ def quick_classes(attend: Callable[..., tuple[Tensor, None]]) -> Mapping[type, t
                 return super().forward(hidden_states, position_embeddings, attention_mask, past_key_values, **kwargs)
             own = self._modules
             shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-            query, key, value = (own[name].forward(hidden_states) for name in ("q_proj", "k_proj", "v_proj"))
-            query = turned(query, *position_embeddings).view(shape).transpose(1, 2)
-            key = turned(key, *position_embeddings).view(shape).transpose(1, 2)
-            value = value.view(shape).transpose(1, 2)
+            if (joined := _joined(self)) is not None:
+                flat = joined.forward(hidden_states)
+                heads = flat.shape[-1] // self.head_dim
+                keys = heads // (self.num_key_value_groups + 2)
+                turn_pairs(flat, *position_embeddings, heads - keys)
+                query, key, value = torch.split(flat.view(shape).transpose(1, 2), [heads - 2 * keys, keys, keys], 1)
+            else:
+                query, key, value = (own[name].forward(hidden_states) for name in ("q_proj", "k_proj", "v_proj"))
+                query = turned(query, *position_embeddings).view(shape).transpose(1, 2)
+                key = turned(key, *position_embeddings).view(shape).transpose(1, 2)
+                value = value.view(shape).transpose(1, 2)
             if past_key_values is not None:
                 key, value = past_key_values.update(key, value, self.layer_idx)
             output, _ = attend(self, query, key, value, attention_mask, scaling=self.scaling, **kwargs)
@@ -122,18 +132,63 @@ def quick_classes(attend: Callable[..., tuple[Tensor, None]]) -> Mapping[type, t
     return {LlamaAttention: Attention, LlamaMLP: MLP, LlamaRMSNorm: RMSNorm, LlamaDecoderLayer: Layer}
 
 
+def _joined(attention: Any) -> Any:
+    """One linear layer for queries, keys and values of a small layer, made where it is first asked for; else None.
+
+    The two numbers that a rotary position turns together, half a head apart, come one after the other: in queries and
+    keys alike, which leaves their products as they are, and in keys that a cache holds.
+    """
+    import torch
+
+    projections = [attention._modules[name] for name in ("q_proj", "k_proj", "v_proj")]
+    if any(not isinstance(p, torch.nn.Linear) or p.bias is not None for p in projections):
+        return None
+    weights = [p.weight for p in projections]
+    if sum(w.numel() for w in weights) > SMALL:
+        return None
+    known = attention.__dict__.get("joined")
+    if known is None or any(a is not b for a, b in zip(known[0], weights, strict=True)):
+        width, hidden = attention.head_dim, weights[0].shape[1]
+        turned_together = torch.arange(width).view(2, -1).t().reshape(-1)
+        ordered = [w.view(-1, width, hidden)[:, turned_together].reshape(-1, hidden) for w in weights[:2]]
+        joined = copy.copy(projections[0])  # of its class: whose product it is
+        whole = torch.cat((*ordered, weights[2]))
+        joined.__dict__.update(_parameters={"weight": whole, "bias": None}, out_features=len(whole))
+        known = attention.__dict__["joined"] = (weights, joined)
+    return known[1]
+
+
+def turn_pairs(flat: Tensor, cosine: Tensor, sine: Tensor, heads: int) -> None:
+    """Rotary positions of the first ``heads`` of [rows, tokens, heads * width], in place: pairs lie side by side."""
+    import torch
+
+    half = cosine.shape[-1] // 2
+    wide = _wide(cosine)
+    if ("pairs", heads) not in wide:
+        wide["pairs", heads] = torch.complex(cosine[..., :half], sine[..., :half]).repeat(1, 1, heads)
+    pairs = torch.view_as_complex(flat.view(*flat.shape[:2], -1, 2))
+    pairs[..., : heads * half].mul_(wide["pairs", heads])
+
+
+def _wide(cosine: Tensor) -> dict[Any, Any]:
+    """What is made of angles for all heads, kept with them: they are of one pass, and all its layers have the same."""
+    found: dict[Any, Any] | None = getattr(cosine, "wide", None)
+    if found is None:
+        found = cosine.wide = {}  # type: ignore[attr-defined]
+    return found
+
+
 def turned(flat: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Rotary positions of all heads [rows, tokens, heads * width], by angles [rows or 1, tokens, width]."""
     import torch
 
     width = cosine.shape[-1]
     heads = flat.shape[-1] // width
-    wide: dict[int, tuple[Tensor, Tensor]] | None = getattr(cosine, "wide", None)
-    if wide is None:
-        wide = cosine.wide = {}  # type: ignore[attr-defined]  # of one pass: all its layers have the same angles
+    wide = _wide(cosine)
     if heads not in wide:
         signed = torch.cat((-sine[..., : width // 2], sine[..., width // 2 :]), -1)
         wide[heads] = cosine.repeat(1, 1, heads), signed.repeat(1, 1, heads)
     across, along = wide[heads]
     half = torch.roll(flat.view(-1, width), width // 2, 1).view(flat.shape)
-    return (flat * across).add_(half.mul_(along))
+    result: Tensor = (flat * across).add_(half.mul_(along))
+    return result

@@ -1,8 +1,10 @@
-"""Quicker layers give transformers' own numbers, bit for bit."""
+"""Quicker layers give transformers' own numbers, bit for bit where no products are joined."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama import modeling_llama
 
+from harness.evaluation import layers
 from harness.evaluation.layers import quick_classes
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -57,17 +60,30 @@ def asked(kind: str) -> dict[str, Any]:
     }[kind]
 
 
+@pytest.fixture(params=["joined", "apart"])
+def agree(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., bool]:
+    """Whether logits are those of transformers: all bits where products are not joined."""
+    if request.param == "joined":
+        return partial(torch.allclose, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(layers, "SMALL", 0)
+    return torch.equal
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("given", ["chains", "padded", "positions"])
-def test_logits_are_the_same_bits(kind: str, given: str) -> None:
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_logits_are_those_of_transformers(kind: str, given: str, use_cache: bool, agree: Callable[..., bool]) -> None:
     plain = model_of(kind)
     quick = quickened(plain)
     with torch.inference_mode():
-        assert torch.equal(quick(**asked(given)).logits, plain(**asked(given)).logits)
+        found, expected = (model(**asked(given), use_cache=use_cache).logits for model in (quick, plain))
+    assert agree(found, expected)
+    joined = [module for module in quick.modules() if "joined" in module.__dict__]
+    assert len(joined) == (0 if agree is torch.equal or kind == "biased" else 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_decoding_with_keys_and_values_is_the_same_too(kind: str) -> None:
+def test_decoding_with_keys_and_values_is_the_same_too(kind: str, agree: Callable[..., bool]) -> None:
     plain = model_of(kind)
     quick = quickened(plain)
     found = []
@@ -78,7 +94,17 @@ def test_decoding_with_keys_and_values_is_the_same_too(kind: str) -> None:
             following = first.logits[:, -1].argmax(-1)[:, None]
             again = model(input_ids=following, attention_mask=mask, past_key_values=first.past_key_values)
             found.append(again.logits)
-    assert torch.equal(*found)
+    assert agree(*found)
+
+
+def test_a_projection_that_is_replaced_is_joined_anew() -> None:
+    plain = model_of("grouped")
+    quick = quickened(plain)
+    with torch.inference_mode():
+        quick(**asked("chains"))
+        for model in (plain, quick):
+            model.model.layers[1].self_attn.k_proj.weight = torch.nn.Parameter(torch.full((20, 40), 0.01))
+        assert torch.allclose(quick(**asked("chains")).logits, plain(**asked("chains")).logits, rtol=1e-5, atol=1e-5)
 
 
 def test_outside_of_inference_mode_nothing_is_changed() -> None:
