@@ -86,7 +86,8 @@ def _attention(
         result: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return result
     groups = query.shape[1] // key.shape[1]
-    if query.shape[2] > 1 and query.shape[0] * query.shape[2] >= LEAST_ROWS:
+    alike = attention_mask.shape[1] == 1  # all heads' masks
+    if alike and query.shape[2] > 1 and query.shape[0] * query.shape[2] >= LEAST_ROWS:
         mask = attention_mask[:, 0]
         found = [
             _one_head(query[:, i], key[:, i // groups], value[:, i // groups], mask, options["scaling"])

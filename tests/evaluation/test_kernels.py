@@ -118,6 +118,19 @@ def test_short_rows_get_a_mask_that_is_added_and_long_plain_texts_none() -> None
     assert mask(kernels.SHORT + 1) is None
 
 
+@pytest.mark.parametrize("masks", [1, 4])
+@pytest.mark.parametrize("rows", [2, LEAST_ROWS])
+def test_attention_of_short_rows_is_that_of_torch_with_a_mask_for_all_heads_or_for_each(masks: int, rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn((rows, 7, 4, 6), generator=generator).transpose(1, 2)
+    key, value = (torch.randn((rows, 7, 2, 6), generator=generator).transpose(1, 2) for _ in range(2))
+    mask = torch.randn((rows, masks, 7, 7), generator=generator)
+    many = [tensor.repeat_interleave(2, 1) for tensor in (key, value)]
+    expected = torch.nn.functional.scaled_dot_product_attention(query, *many, attn_mask=mask, scale=0.3)
+    found, _ = kernels._attention(torch.nn.Module(), query, key, value, mask, scaling=0.3)
+    assert torch.allclose(found, expected.transpose(1, 2), atol=1e-6)
+
+
 def test_keys_that_heads_share_are_not_repeated_for_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
