@@ -13,8 +13,8 @@ SELDOM = 100_000  # objects that are made between two looks at the youngest
 def seldom_collecting() -> Iterator[None]:
     """Meanwhile Python looks for garbage less often.
 
-    Importing torch, transformers and lm-eval makes a million objects that stay, and a figure ten thousands: with
-    Python's own threshold of 700 the looks take 6 % of a run of small models, and find next to nothing.
+    Importing torch, transformers and lm-eval makes half a million objects that stay: with Python's own threshold of
+    700 the looks take 6 % of a run of small models.
     """
     before = gc.get_threshold()
     if before[0]:  # 0 is never

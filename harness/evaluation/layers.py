@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # What transformers' own code is given, as it is known here: another version keeps it.
 _ATTENTION = ("self", "hidden_states", "position_embeddings", "attention_mask", "past_key_values", "kwargs")
-SMALL = 2**16  # weights of queries, keys and values together, up to which a copy of them in one costs next to nothing
 _LAYER = (*_ATTENTION[:2], "attention_mask", "position_ids", "past_key_values", "use_cache", "position_embeddings")
+SMALL = 2**16  # weights of queries, keys and values together, up to which a copy of them in one costs next to nothing
 
 
 @cache
@@ -56,7 +56,8 @@ def quick_classes(attend: Callable[..., tuple[Tensor, None]]) -> Mapping[type, t
                 return super().forward(hidden_states, position_embeddings, attention_mask, past_key_values, **kwargs)
             own = self._modules
             shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-            if (joined := _joined(self)) is not None:
+            # Not with a cache: its keys would not be in transformers' order, which may be asked to go on with it.
+            if past_key_values is None and (joined := _joined(self)) is not None:
                 flat = joined.forward(hidden_states)
                 heads = flat.shape[-1] // self.head_dim
                 keys = heads // (self.num_key_value_groups + 2)
@@ -136,7 +137,7 @@ def _joined(attention: Any) -> Any:
     """One linear layer for queries, keys and values of a small layer, made where it is first asked for; else None.
 
     The two numbers that a rotary position turns together, half a head apart, come one after the other: in queries and
-    keys alike, which leaves their products as they are, and in keys that a cache holds.
+    keys alike, which leaves their products as they are.
     """
     import torch
 
@@ -146,16 +147,18 @@ def _joined(attention: Any) -> Any:
     weights = [p.weight for p in projections]
     if sum(w.numel() for w in weights) > SMALL:
         return None
+    # A weight that is replaced, or changed in place where torch counts that, is joined anew.
+    versions = [0 if w.is_inference() else w._version for w in weights]
     known = attention.__dict__.get("joined")
-    if known is None or any(a is not b for a, b in zip(known[0], weights, strict=True)):
+    if known is None or known[1] != versions or any(a is not b for a, b in zip(known[0], weights, strict=True)):
         width, hidden = attention.head_dim, weights[0].shape[1]
         turned_together = torch.arange(width).view(2, -1).t().reshape(-1)
         ordered = [w.view(-1, width, hidden)[:, turned_together].reshape(-1, hidden) for w in weights[:2]]
         joined = copy.copy(projections[0])  # of its class: whose product it is
         whole = torch.cat((*ordered, weights[2]))
         joined.__dict__.update(_parameters={"weight": whole, "bias": None}, out_features=len(whole))
-        known = attention.__dict__["joined"] = (weights, joined)
-    return known[1]
+        known = attention.__dict__["joined"] = (weights, versions, joined)
+    return known[2]
 
 
 def turn_pairs(flat: Tensor, cosine: Tensor, sine: Tensor, heads: int) -> None:
