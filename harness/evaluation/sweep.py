@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from harness.experts import LoadedExpert
 
 
+Answers = Callable[["Column", Variant], list[Any]]
+
+
 @dataclass
 class Sweeper:
     """Asks benchmarks' requests of variants. ``example`` is an expert of the variants' architecture.
@@ -69,25 +72,38 @@ class Sweeper:
         Those that memory did not suffice for are left out, and noted in ``failed``. Answers of ``others`` that the
         store has are drafts.
         """
-        answers = {id(column): self._answers(column, variants, store, others) for column in distinct(columns)}
+        answers: dict[int, Answers] = {}
+        for some in self._together(distinct(columns)):
+            answers |= dict.fromkeys(map(id, some), self._answers(some, variants, store, others))
         with self._stock:
-            self.failed = score_each(columns, variants, lambda column, v: answers[id(column)][v.identity](), done)
+            self.failed = score_each(columns, variants, lambda column, v: answers[id(column)](column, v), done)
 
     def answer(self, column: Column, variants: Sequence[Variant], store: Store, others: Sequence[Variant]) -> None:
         """Has the store know the variants' answers, as far as memory suffices; ``others``: see :meth:`scores`."""
-        self._answers(column, variants, store, others)
+        self._answers([column], variants, store, others)
 
     def answers(self, column: Column) -> bool:
         """Whether the shared engine answers the column's requests, and not lm-eval's own model class."""
         return self._can(column)
 
+    def _together(self, columns: Sequence[Column]) -> list[list[Column]]:
+        """Columns by whom they are asked with: answers that are written fill batches that go on longest together."""
+        written = [c for c in columns if self._can(c) and all(r.stop is not None for r in self._encoded(c)[0])]
+        others = [[c] for c in columns if not any(c is w for w in written)]
+        return [written, *others] if written else others
+
     def _answers(
-        self, column: Column, variants: Sequence[Variant], store: Store | None, others: Sequence[Variant] = ()
-    ) -> dict[str, Callable[[], list[Any]]]:
-        """For every variant its responses to the column's instances, in their order."""
-        if not self._can(column):
-            return {v.identity: partial(self._ask_stock, column, v, store) for v in variants}
-        requests, digests = self._encoded(column)
+        self,
+        columns: Sequence[Column],
+        variants: Sequence[Variant],
+        store: Store | None,
+        others: Sequence[Variant] = (),
+    ) -> Answers:
+        """Gives a variant's responses to the instances of one of ``columns``, in their order; all are asked as one."""
+        if not all(map(self._can, columns)):
+            return partial(self._ask_stock, store)
+        requests = [request for column in columns for request in self._encoded(column)[0]]
+        digests = [digest for column in columns for digest in self._encoded(column)[1]]
         known: dict[str, dict[str, Any]] = {
             v.identity: store.responses(v.identity, digests) if store else {} for v in variants
         }
@@ -111,14 +127,14 @@ class Sweeper:
         lent = _lent(store, left, others, written) if store and left and written else []
         short = sparing(ask, self._engine, left) if left else set()
 
-        def given(identity: str) -> list[Any]:
-            if identity in short:
+        def given(column: Column, variant: Variant) -> list[Any]:
+            if variant.identity in short:
                 raise ShortOfMemoryError(self.device, halved(self._engine).rows)
-            return [known[identity][digest] for digest in digests]
+            return [known[variant.identity][digest] for digest in self._encoded(column)[1]]
 
-        return {v.identity: partial(given, v.identity) for v in variants}
+        return given
 
-    def _ask_stock(self, column: Column, variant: Variant, store: Store | None) -> list[Any]:
+    def _ask_stock(self, store: Store | None, column: Column, variant: Variant) -> list[Any]:
         def ask(rows: int) -> list[Any]:
             return (self._stock if rows == self.rows else self._stock_of(rows)).answers(column, variant, store)
 

@@ -76,7 +76,7 @@ def test_the_store_is_asked_first_and_told_each_batch(grid, columns, asked, tmp_
     requests = len({instance.args[0] + str(instance.args[1]) for column in chosen for instance in column.instances})
     first = scores_of(grid._sweeper, chosen, variants[:2], store)
     assert sum(store.added.values()) == 2 * requests
-    assert [call[1] for call in asked] == [2] * len(chosen)
+    assert [call[1] for call in asked] == [2]  # columns that are written are asked together
     asked.clear()
     assert scores_of(grid._sweeper, chosen, variants[:2], store) == first
     assert asked == []
@@ -135,10 +135,31 @@ def test_what_was_lost_of_a_batch_is_asked_again_and_nothing_else(grid, columns,
 def test_a_request_that_comes_twice_is_asked_once(grid, columns, asked):
     (column,) = columns["mmlu"]
     twice = [copy.copy(instance) for instance in column.instances[:8]]
-    answers = grid._sweeper._answers(replace(column, instances=[*twice, *twice]), variants_of(grid)[:1], None)
-    (given,) = [ask() for ask in answers.values()]
+    column, (variant,) = replace(column, instances=[*twice, *twice]), variants_of(grid)[:1]
+    given = grid._sweeper._answers([column], [variant], None)(column, variant)
     assert given[:8] == given[8:]
     assert asked == [("score", 1, 8, 0)]
+
+
+def test_columns_that_are_written_are_asked_together_and_others_by_themselves(grid, columns, asked):
+    chosen, (variant,) = [*columns["belebele"], *columns["mgsm"]], variants_of(grid)[:1]
+    together = scores_of(grid._sweeper, chosen, [variant])[variant.identity]
+    assert [call[0] for call in asked] == ["generate", *("score" for _ in columns["belebele"])]
+    sizes = [len({(i.args[0], str(i.args[1])) for i in column.instances}) for column in columns["mgsm"]]
+    assert asked[0][2] == sum(sizes)
+    for column, score in zip(chosen, together, strict=True):
+        assert scores_of(grid._sweeper, [column], [variant])[variant.identity] == (score,)
+
+
+def test_a_column_that_is_there_is_not_asked_again_with_another(grid, columns, asked, tmp_path):
+    store, variants = Counting(tmp_path / "store.sqlite"), variants_of(grid)[:2]
+    first, *_, last = columns["mgsm"]
+    scores_of(grid._sweeper, [last], variants, store)
+    alone, before = asked[0][2], dict(store.added)
+    scores_of(grid._sweeper, columns["mgsm"], variants, store)
+    assert asked[1][2] == len({(i.args[0], str(i.args[1])) for i in first.instances})
+    assert {v: n - before[v] for v, n in store.added.items()} == dict.fromkeys(before, asked[1][2])
+    assert alone > 0
 
 
 def with_arguments(column: Column, **arguments: Any) -> Column:
@@ -154,15 +175,15 @@ def test_other_requests_are_asked_of_lm_evals_own_wrapper(grid, columns, asked):
     (column, _), variants = columns["mgsm"], variants_of(grid)[:2]
     for arguments in ({"num_beams": 2}, {"repetition_penalty": 1.3}):
         changed = with_arguments(column, **arguments)
-        answers = grid._sweeper._answers(changed, variants, None)
+        given = grid._sweeper._answers([changed], variants, None)
         for variant in variants:
             own = grid._sweeper.stock(variant.build()).generate_until(changed.instances, disable_tqdm=True)
-            assert answers[variant.identity]() == own
+            assert given(changed, variant) == own
     rolling = [copy.copy(instance) for instance in column.instances[:3]]
     for instance in rolling:
         instance.request_type, instance.arguments = "loglikelihood_rolling", (instance.args[0],)
-    answers = grid._sweeper._answers(replace(column, instances=rolling), variants[:1], None)
-    found = answers[variants[0].identity]()
+    column = replace(column, instances=rolling)
+    found = grid._sweeper._answers([column], variants[:1], None)(column, variants[0])
     assert len(found) == 3
     assert all(isinstance(chance, float) and chance < 0 for chance in found)
     assert asked == []
