@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,10 +20,11 @@ SHORT = 96  # tokens a row, above which attention by blocks is faster than by pl
 def quicken(model: Any) -> None:
     """Gives a float32 model on an AVX-512 processor faster linear layers and attention, in place; others none.
 
-    Torch calls MKL for linear layers, which keeps to 256-bit kernels on processors of other makers: half the rate of
-    oneDNN, which comes with torch too. And its fused attention computes what remains of a row beyond a multiple of 16
-    tokens one by one, which costs short rows most of their time. Sums are taken in another order: nothing else changes.
-    What lies between the products is done in fewer passes over memory where a layer is Llama's: see :mod:`layers`.
+    Torch calls MKL for linear layers, which on processors of other makers than its own keeps to 256-bit kernels: half
+    the rate of oneDNN, which comes with torch too. On Intel's it is the faster one, and stays. And torch's fused
+    attention computes what remains of a row beyond a multiple of 16 tokens one by one, which costs short rows most of
+    their time. Sums are taken in another order: nothing else changes. What lies between the products is done in fewer
+    passes over memory where a layer is Llama's: see :mod:`layers`.
     """
     import torch
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -30,7 +33,7 @@ def quicken(model: Any) -> None:
 
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch._C._has_mkldnn:
         return
-    for module in model.modules():
+    for module in model.modules() if not is_intel() else ():
         if type(module) is torch.nn.Linear and _is_plain(module.weight):
             module.__class__ = _linear()
     config = getattr(model, "config", None)
@@ -42,6 +45,15 @@ def quicken(model: Any) -> None:
             quick = quick_classes(_attention)
             for module in model.modules():
                 module.__class__ = quick.get(type(module), type(module))
+
+
+@cache
+def is_intel() -> bool:
+    """Whether the processor is of MKL's own maker."""
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # no Linux
+        return "Intel" in platform.processor()
 
 
 def _is_plain(tensor: Tensor) -> bool:

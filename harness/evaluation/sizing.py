@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from harness.evaluation.room import Room
 
 SMALL = 1e6  # multiply-adds a token and layer, below which cores do better with a batch each than all with one
-CACHED = 2 * 1024**2  # bytes of a layer's widest activations that stay in a core's cache
+CACHED = 4 * 1024**2  # bytes of a layer's widest activations: fewer stay nearer to a core, and cost more calls
 DECODING = 16384  # tokens whose keys and values a batch holds while it decodes
 TOGETHER = 256  # answers that a GPU decodes at a time: a step reads all weights, for however few rows
 

@@ -19,7 +19,14 @@ def kinds(model: torch.nn.Module) -> set[str]:
     return {type(module).__name__ + str(type(module) is torch.nn.Linear) for module in model.modules()}
 
 
+@pytest.fixture(params=["intel", "other"])
+def maker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(kernels, "is_intel", lambda: request.param == "intel")
+    return str(request.param)
+
+
 @AVX512
+@pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("length", [5, 33, 60])
 def test_logits_are_those_of_the_model_itself(name: str, length: int) -> None:
@@ -80,16 +87,37 @@ def test_the_last_layer_computes_the_positions_that_are_asked_for_only() -> None
 
 
 @AVX512
-def test_linear_layers_and_attention_are_replaced_and_gradients_still_flow() -> None:
+def test_linear_layers_and_attention_are_replaced_and_gradients_still_flow(maker: str) -> None:
     model = copy.deepcopy(model_of("llama"))
     before = kinds(model)
     quicken(model)
     assert kinds(model) != before
+    assert (type(model.lm_head) is torch.nn.Linear) == (maker == "intel")  # whose own products are the faster ones
     assert model.config._attn_implementation == "sdpa_or_products"
     model.requires_grad_(True)
     ids = torch.randint(3, 61, (8, 40), generator=torch.Generator().manual_seed(1))
     model(input_ids=ids, labels=ids).loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("listed", "processor", "intel"),
+    [
+        ("vendor_id : GenuineIntel", "", True),
+        ("vendor_id : AuthenticAMD", "", False),
+        (None, "Intel64 Family 6 Model 143 Stepping 8, GenuineIntel", True),
+        (None, "AMD64 Family 25", False),
+    ],
+)
+def test_the_makers_name_is_read_where_the_system_shows_it(listed, processor, intel, monkeypatch):
+    def read(*_: object, **__: object) -> str:
+        if listed is None:
+            raise FileNotFoundError
+        return str(listed)
+
+    monkeypatch.setattr(kernels.Path, "read_text", read)
+    monkeypatch.setattr(kernels.platform, "processor", lambda: processor)
+    assert kernels.is_intel.__wrapped__() is intel
 
 
 @pytest.mark.parametrize("other", ["processor", "dtype"])
