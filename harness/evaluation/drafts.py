@@ -23,6 +23,11 @@ def anchor(variants: Sequence[Variant], count: int) -> list[Variant]:
     return chosen
 
 
+def filling(count: int, threads: int) -> int:
+    """``count`` anchors, or one more where a thread would have nothing to do while the last of them decodes."""
+    return min(-(-count // threads) * threads, count + 1)
+
+
 def walk(
     children: Sequence[Mapping[int, int]], node: int, best: Callable[[int], int], ending: Ending
 ) -> tuple[list[int], bool]:

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.decoding import Ending, Limits, greedy
-from harness.evaluation.drafts import ANCHORS, anchor, walk
+from harness.evaluation.drafts import ANCHORS, anchor, filling, walk
 from harness.evaluation.graphs import Graphs
 from harness.evaluation.likelihoods import sums
 from harness.evaluation.requests import Request
@@ -128,7 +128,8 @@ class Engine:
     ) -> None:
         """Greedy answers of every request for every variant; ``drafts`` are answers that other variants gave."""
         known = {n: [self._draft(text, requests[n]) for text in dict.fromkeys(drafts.get(n, ()))] for n in requests}
-        anchors = list(variants) if self.cost is None else [] if all(known.values()) else anchor(variants, ANCHORS)
+        count = 0 if all(known.values()) else filling(ANCHORS, self.sizes.threads)
+        anchors = list(variants) if self.cost is None else anchor(variants, count) if count else []
 
         def note(identity: str, answers: Mapping[int, Answer], tokens: Mapping[int, tuple[int, ...]]) -> None:
             for number, answer in tokens.items():

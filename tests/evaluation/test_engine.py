@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.errors import LayerswapError
-from harness.evaluation.drafts import anchor, walk
+from harness.evaluation.drafts import anchor, filling, walk
 from harness.evaluation.engine import Engine, Sizes
 from harness.evaluation.requests import Encoder, Request, Stop
 from harness.evaluation.sharing import Variant, layer_calls
@@ -216,6 +216,10 @@ def test_walking_stops_where_no_draft_goes_along():
         ({0: 2}, ([2], True)),
     ):
         assert walk(children, 0, best.__getitem__, Ends()) == expected  # type: ignore[arg-type]
+
+
+def test_one_more_anchor_decodes_where_a_thread_would_wait():
+    assert [filling(3, threads) for threads in (1, 2, 3, 4, 8)] == [3, 4, 3, 4, 4]
 
 
 def test_anchors_are_variants_that_differ_most():
