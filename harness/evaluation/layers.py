@@ -2,7 +2,8 @@
 
 Small models spend half of their time there and in the calls of modules. Only in inference mode, in which this package
 asks: whoever trains, or registers hooks on what a layer is made of, gets transformers' own code. The numbers are bit
-for bit those, but where queries, keys and values of a small layer are one product, which differs in the last bits.
+for bit those, but in small layers, where queries, keys and values are one product and norms sum squares that they do
+not write down: these differ in the last bits.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 # What transformers' own code is given, as it is known here: another version keeps it.
 _ATTENTION = ("self", "hidden_states", "position_embeddings", "attention_mask", "past_key_values", "kwargs")
 _LAYER = (*_ATTENTION[:2], "attention_mask", "position_ids", "past_key_values", "use_cache", "position_embeddings")
-SMALL = 2**16  # weights of queries, keys and values together, up to which a copy of them in one costs next to nothing
+SMALL = 2**16  # weights of a layer's queries, keys and values, up to which a copy of them in one costs next to nothing
 
 
 @cache
@@ -90,8 +91,12 @@ def quick_classes(attend: Callable[..., tuple[Tensor, None]]) -> Mapping[type, t
         def forward(self, hidden_states: Tensor) -> Any:
             if not quick():
                 return super().forward(hidden_states)
-            scale = hidden_states.pow(2).mean(-1, keepdim=True).add_(self.variance_epsilon).rsqrt_()
-            return (hidden_states * scale).mul_(self._parameters["weight"])
+            width = hidden_states.shape[-1]
+            if width * width > SMALL:
+                mean = hidden_states.pow(2).mean(-1, keepdim=True)
+            else:
+                mean = torch.linalg.vector_norm(hidden_states, dim=-1, keepdim=True).square_().div_(width)
+            return (hidden_states * mean.add_(self.variance_epsilon).rsqrt_()).mul_(self._parameters["weight"])
 
     class Layer(LlamaDecoderLayer):  # type: ignore[misc]
         """Calls what it is made of without the machinery of modules, and adds in place."""
