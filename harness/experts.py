@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,8 +148,12 @@ def canonical_names(model: PreTrainedModel) -> Mapping[str, str]:
 
 def slot_digests(model: PreTrainedModel) -> Mapping[str, str]:
     """SHA-256 (hex) of each slot: dtype, shape and bytes of its tensors, in the order of their names."""
-    state = model.state_dict()
-    return {slot: _tensors_digest([state[name] for name in sorted(names)]) for slot, names in slots_of(model).items()}
+    import torch
+
+    state, slots = model.state_dict(), slots_of(model)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # hashing lets go of Python's lock
+        found = pool.map(lambda names: _tensors_digest([state[name] for name in sorted(names)]), slots.values())
+        return dict(zip(slots, found, strict=True))
 
 
 def _tensors_digest(tensors: list[torch.Tensor]) -> str:
