@@ -128,8 +128,10 @@ class Engine:
     ) -> None:
         """Greedy answers of every request for every variant; ``drafts`` are answers that other variants gave."""
         known = {n: [self._draft(text, requests[n]) for text in dict.fromkeys(drafts.get(n, ()))] for n in requests}
-        count = 0 if all(known.values()) else filling(ANCHORS, self.sizes.threads)
-        anchors = list(variants) if self.cost is None else anchor(variants, count) if count else []
+        if self.cost is None:
+            anchors = list(variants)
+        else:
+            anchors = [] if all(known.values()) else anchor(variants, filling(ANCHORS, self.sizes.threads))
 
         def note(identity: str, answers: Mapping[int, Answer], tokens: Mapping[int, tuple[int, ...]]) -> None:
             for number, answer in tokens.items():

@@ -33,9 +33,10 @@ def quicken(model: Any) -> None:
 
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch._C._has_mkldnn:
         return
-    for module in model.modules() if not is_intel() else ():
-        if type(module) is torch.nn.Linear and _is_plain(module.weight):
-            module.__class__ = _linear()
+    if not _is_intel():
+        for module in model.modules():
+            if type(module) is torch.nn.Linear and _is_plain(module.weight):
+                module.__class__ = _linear()
     config = getattr(model, "config", None)
     if config is not None and config._attn_implementation == "sdpa" and all(map(_is_plain, model.parameters())):
         AttentionInterface.register("sdpa_or_products", _attention)
@@ -48,7 +49,7 @@ def quicken(model: Any) -> None:
 
 
 @cache
-def is_intel() -> bool:
+def _is_intel() -> bool:
     """Whether the processor is of MKL's own maker."""
     try:
         return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 # What transformers' own code is given, as it is known here: another version keeps it.
 _ATTENTION = ("self", "hidden_states", "position_embeddings", "attention_mask", "past_key_values", "kwargs")
 _LAYER = (*_ATTENTION[:2], "attention_mask", "position_ids", "past_key_values", "use_cache", "position_embeddings")
-SMALL = 2**16  # weights of a layer's queries, keys and values, up to which a copy of them in one costs next to nothing
+# Weights of a layer's queries, keys and values, up to which a copy of them in one costs next to nothing; of a norm, the
+# square of its width.
+SMALL = 2**16
 
 
 @cache

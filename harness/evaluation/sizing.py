@@ -31,7 +31,7 @@ def sizes_of(model: Any, rows: int, memory: int, device: str, room: Room | None 
             sizes = replace(sizes, threads=min(8, torch.get_num_threads()), within=1)
         # A step of decoding costs much the same for few rows and for many.
         held = sizes.threads * bytes_of_a_token(config, model.dtype.itemsize)
-        sizes = replace(sizes, decoding=max(4 * sizes.tokens, min(DECODING, memory // held)))
+        sizes = replace(sizes, decoding=max(2 * sizes.tokens, min(DECODING, memory // held)))
     elif room:
         sizes = Sizes(rows, room.tokens, room.decoding, room.held, together=max(rows, TOGETHER), logits=LOGITS)
     return sizes

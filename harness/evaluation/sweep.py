@@ -6,12 +6,11 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.benchmarks import distinct
-from harness.evaluation.drafts import ANCHORS
+from harness.evaluation.drafts import lent
 from harness.evaluation.editions import stock_digest
 from harness.evaluation.engine import Counts, Engine, Keep
 from harness.evaluation.graphs import Graphs
@@ -88,9 +87,11 @@ class Sweeper:
 
     def _together(self, columns: Sequence[Column]) -> list[list[Column]]:
         """Columns by whom they are asked with: answers that are written fill batches that go on longest together."""
-        written = [c for c in columns if self._can(c) and all(r.stop is not None for r in self._encoded(c)[0])]
-        others = [[c] for c in columns if not any(c is w for w in written)]
-        return [written, *others] if written else others
+        groups: dict[object, list[Column]] = {}
+        for column in columns:
+            written = self._can(column) and all(r.stop is not None for r in self._encoded(column)[0])
+            groups.setdefault("written" if written else id(column), []).append(column)
+        return list(groups.values())
 
     def _answers(
         self,
@@ -117,14 +118,14 @@ class Sweeper:
         def ask(engine: Engine, of: Sequence[Variant]) -> None:
             for missing, some in _missing(digests, of, known).items():
                 wanted = [v for v in of if v.identity in missing]
-                given = [*known.values(), *lent]
+                given = [*known.values(), *theirs]
                 drafts = {n: [k[digests[n]] for k in given if digests[n] in k] for n in some}
                 _ask(engine, wanted, {number: requests[number] for number in some}, drafts, keep)
 
         # The engine is made where there is something to ask.
         left = [v for v in variants if any(digest not in known[v.identity] for digest in digests)]
         written = [digest for digest, request in zip(digests, requests, strict=True) if request.stop is not None]
-        lent = _lent(store, left, others, written) if store and left and written else []
+        theirs = lent(store, left, others, written) if store and left and written else []
         short = sparing(ask, self._engine, left) if left else set()
 
         def given(column: Column, variant: Variant) -> list[Any]:
@@ -268,20 +269,6 @@ def _ask(
             engine.score(variants, scored, keep, **({} if apart is None else {"apart": apart}))
         if open_:
             engine.generate(variants, open_, {n: drafts.get(n, ()) for n in open_}, keep)
-
-
-def _lent(
-    store: Store, variants: Sequence[Variant], others: Sequence[Variant], digests: Sequence[str]
-) -> list[Mapping[str, Any]]:
-    """What others have answered, if all: of those most like ``variants``, as many as decode where nobody has."""
-    own, wanted = {v.identity for v in variants}, set(digests)
-
-    def unlike(other: Variant) -> int:
-        return min(sum(x != y for x, y in zip(v.slots, other.slots, strict=True)) for v in variants)
-
-    ordered = sorted((v for v in others if v.identity not in own), key=lambda v: (unlike(v), v.identity))
-    found = (store.responses(v.identity, list(wanted)) for v in ordered)
-    return list(islice((known for known in found if len(known) == len(wanted)), ANCHORS))
 
 
 def _missing(

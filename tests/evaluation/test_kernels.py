@@ -21,7 +21,7 @@ def kinds(model: torch.nn.Module) -> set[str]:
 
 @pytest.fixture(params=["intel", "other"])
 def maker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(kernels, "is_intel", lambda: request.param == "intel")
+    monkeypatch.setattr(kernels, "_is_intel", lambda: request.param == "intel")
     return str(request.param)
 
 
@@ -44,6 +44,7 @@ def test_logits_are_those_of_the_model_itself(name: str, length: int) -> None:
 
 
 @AVX512
+@pytest.mark.usefixtures("maker")
 @pytest.mark.parametrize("name", sorted(BRANCHING))
 @pytest.mark.parametrize("short", [96, 4])
 def test_branching_rows_are_scored_alike(name: str, short: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +66,7 @@ def test_branching_rows_are_scored_alike(name: str, short: int, monkeypatch: pyt
 
 
 @AVX512
+@pytest.mark.usefixtures("maker")
 def test_the_last_layer_computes_the_positions_that_are_asked_for_only() -> None:
     plain = model_of("llama")
     quick = copy.deepcopy(plain)
@@ -117,7 +119,7 @@ def test_the_makers_name_is_read_where_the_system_shows_it(listed, processor, in
 
     monkeypatch.setattr(kernels.Path, "read_text", read)
     monkeypatch.setattr(kernels.platform, "processor", lambda: processor)
-    assert kernels.is_intel.__wrapped__() is intel
+    assert kernels._is_intel.__wrapped__() is intel
 
 
 @pytest.mark.parametrize("other", ["processor", "dtype"])
