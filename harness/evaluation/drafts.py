@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.decoding import Ending
 from harness.evaluation.sharing import Variant
-
-if TYPE_CHECKING:
-    from harness.evaluation.responses import Store
 
 ANCHORS = 3  # variants that decode plainly before the others have drafts
 
@@ -31,20 +26,6 @@ def anchor(variants: Sequence[Variant], count: int) -> list[Variant]:
 def filling(count: int, threads: int) -> int:
     """``count`` anchors, or one more where a thread would have nothing to do while the last of them decodes."""
     return min(-(-count // threads) * threads, count + 1)
-
-
-def lent(
-    store: Store, variants: Sequence[Variant], others: Sequence[Variant], digests: Sequence[str]
-) -> list[Mapping[str, Any]]:
-    """What others have answered, if all: of :data:`ANCHORS` of them, those most like ``variants``."""
-    own, wanted = {v.identity for v in variants}, set(digests)
-
-    def unlike(other: Variant) -> int:
-        return min(sum(x != y for x, y in zip(v.slots, other.slots, strict=True)) for v in variants)
-
-    ordered = sorted((v for v in others if v.identity not in own), key=lambda v: (unlike(v), v.identity))
-    found = (store.responses(v.identity, list(wanted)) for v in ordered)
-    return list(islice((known for known in found if len(known) == len(wanted)), ANCHORS))
 
 
 def walk(

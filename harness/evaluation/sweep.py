@@ -6,11 +6,12 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluation.benchmarks import distinct
-from harness.evaluation.drafts import lent
+from harness.evaluation.drafts import ANCHORS
 from harness.evaluation.editions import stock_digest
 from harness.evaluation.engine import Counts, Engine, Keep
 from harness.evaluation.graphs import Graphs
@@ -118,14 +119,14 @@ class Sweeper:
         def ask(engine: Engine, of: Sequence[Variant]) -> None:
             for missing, some in _missing(digests, of, known).items():
                 wanted = [v for v in of if v.identity in missing]
-                given = [*known.values(), *theirs]
+                given = [*known.values(), *lent]
                 drafts = {n: [k[digests[n]] for k in given if digests[n] in k] for n in some}
                 _ask(engine, wanted, {number: requests[number] for number in some}, drafts, keep)
 
         # The engine is made where there is something to ask.
         left = [v for v in variants if any(digest not in known[v.identity] for digest in digests)]
         written = [digest for digest, request in zip(digests, requests, strict=True) if request.stop is not None]
-        theirs = lent(store, left, others, written) if store and left and written else []
+        lent = _lent(store, left, others, written) if store and left and written else []
         short = sparing(ask, self._engine, left) if left else set()
 
         def given(column: Column, variant: Variant) -> list[Any]:
@@ -269,6 +270,20 @@ def _ask(
             engine.score(variants, scored, keep, **({} if apart is None else {"apart": apart}))
         if open_:
             engine.generate(variants, open_, {n: drafts.get(n, ()) for n in open_}, keep)
+
+
+def _lent(
+    store: Store, variants: Sequence[Variant], others: Sequence[Variant], digests: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    """What others have answered, if all: of :data:`ANCHORS` of them, those most like ``variants``."""
+    own, wanted = {v.identity for v in variants}, set(digests)
+
+    def unlike(other: Variant) -> int:
+        return min(sum(x != y for x, y in zip(v.slots, other.slots, strict=True)) for v in variants)
+
+    ordered = sorted((v for v in others if v.identity not in own), key=lambda v: (unlike(v), v.identity))
+    found = (store.responses(v.identity, list(wanted)) for v in ordered)
+    return list(islice((known for known in found if len(known) == len(wanted)), ANCHORS))
 
 
 def _missing(
