@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Parts = Sequence[tuple[int, int, Tensor | None]]  # see harness.evaluation.sharing.Tensors.masks
+
 LEAST_ROWS = 128  # below, choosing a kernel takes longer than the better one saves, and so does a call for each head
 OTHER = ("position_bias", "softcap", "cache", "s_aux")  # what some models ask of attention beside the usual
+ATTENTION = "sdpa_or_products"  # what transformers know it by
 SHORT = 96  # tokens a row, above which attention by blocks is faster than by plain products
 
 
@@ -39,9 +42,9 @@ def quicken(model: Any) -> None:
                 module.__class__ = _linear()
     config = getattr(model, "config", None)
     if config is not None and config._attn_implementation == "sdpa" and all(map(_is_plain, model.parameters())):
-        AttentionInterface.register("sdpa_or_products", _attention)
-        AttentionMaskInterface.register("sdpa_or_products", _mask)
-        model.set_attn_implementation("sdpa_or_products")
+        AttentionInterface.register(ATTENTION, _attention)
+        AttentionMaskInterface.register(ATTENTION, _mask)
+        model.set_attn_implementation(ATTENTION)
         if getattr(config, "hidden_act", None) == "silu":
             quick = quick_classes(_attention)
             for module in model.modules():
@@ -93,9 +96,12 @@ def _attention(
     import torch
     from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
-    short = key.shape[2] <= SHORT and options.get("scaling") is not None
-    unusual = any(options.get(name) is not None for name in OTHER) or options.get("dropout")
-    if attention_mask is None or not attention_mask.is_floating_point() or not short or unusual:
+    scaling: Any = options.get("scaling")
+    usual = scaling is not None and not options.get("dropout") and all(options.get(name) is None for name in OTHER)
+    parts = getattr(attention_mask, "parts", None)
+    if usual and parts and key.shape[2] > SHORT:
+        return _by_parts(query, key, value, parts, scaling), None
+    if attention_mask is None or not attention_mask.is_floating_point() or key.shape[2] > SHORT or not usual:
         result: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return result
     groups = query.shape[1] // key.shape[1]
@@ -103,12 +109,12 @@ def _attention(
     if alike and query.shape[2] > 1 and query.shape[0] * query.shape[2] >= LEAST_ROWS:
         mask = attention_mask[:, 0]
         found = [
-            _one_head(query[:, i], key[:, i // groups], value[:, i // groups], mask, options["scaling"])
+            _one_head(query[:, i], key[:, i // groups], value[:, i // groups], mask, scaling)
             for i in range(query.shape[1])
         ]
         return torch.stack(found, 2), None
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    seen = torch.matmul(query * options["scaling"], key.transpose(2, 3)).add_(attention_mask)
+    seen = torch.matmul(query * scaling, key.transpose(2, 3)).add_(attention_mask)
     return torch.matmul(torch.softmax(seen, -1), value).transpose(1, 2), None
 
 
@@ -117,6 +123,28 @@ def _one_head(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: 
     import torch
 
     return torch.bmm(torch.softmax(torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scaling), -1), value)
+
+
+def _by_parts(query: Tensor, key: Tensor, value: Tensor, parts: Parts, scaling: float) -> Tensor:
+    """[1, tokens, heads, width], part by part: each reads its own keys after those of the first, which is plain text.
+
+    A row of 48 questions after 500 tokens of exemplars has a quarter of the pairs that it would have as a whole.
+    """
+    import torch
+    from transformers.integrations.sdpa_attention import repeat_kv
+
+    attend = torch.nn.functional.scaled_dot_product_attention
+    key, value = (repeat_kv(tensor, query.shape[1] // key.shape[1]) for tensor in (key, value))
+    stem = parts[0][1]
+    found = [attend(query[:, :, :stem], key[:, :, :stem], value[:, :, :stem], is_causal=True, scale=scaling)]
+    room = stem + max(end - start for start, end, _ in parts[1:])
+    keys, values = key[:, :, :room].clone(), value[:, :, :room].clone()  # what one part sees after the other
+    for start, end, mask in parts[1:]:
+        last = stem + end - start
+        keys[:, :, stem:last], values[:, :, stem:last] = key[:, :, start:end], value[:, :, start:end]
+        mine = query[:, :, start:end], keys[:, :, :last], values[:, :, :last]
+        found.append(attend(*mine, attn_mask=mask, scale=scaling))
+    return torch.cat(found, 2).transpose(1, 2)
 
 
 @contextmanager

@@ -111,17 +111,20 @@ class Tensors:
             parents[i, : len(row)] = torch.tensor(row.parents)
         self.ids, self.positions = ids.to(device), positions.to(device)
         self.seen = None if batch.is_causal else _ancestors(parents).to(device)
+        self.parts = batch.rows[0].parts if rows == 1 and self.seen is not None else []
         self.rows = torch.tensor([row for row, _ in picked]).to(device)
         self.nodes = torch.tensor([node for _, node in picked]).to(device)
 
     def masks(self, config: Any, dtype: Any) -> Any:
         """What to give a model as ``attention_mask``: None, or an additive mask [rows, 1, width, width].
 
-        A model whose layers see a window only gets a mask a kind of layer, cut by positions and not by columns.
+        A model whose layers see a window only gets a mask a kind of layer, cut by positions and not by columns. The
+        mask of a row by itself has its ``parts`` (:attr:`Row.parts`), each but the first with a mask of what it sees.
         """
         if self.seen is None:
             return None
-        full = _additive(self.seen, dtype)
+        full: Any = _additive(self.seen, dtype)
+        full.parts = [(a, b, _columns(full[:, :, a:b], self.parts[0][1], a, b)) for a, b in self.parts]
         text = config.get_text_config()
         kinds = set(getattr(text, "layer_types", None) or ())
         window = getattr(text, "sliding_window", None)
@@ -129,6 +132,13 @@ class Tensors:
             return full
         near = self.positions[:, :, None] - self.positions[:, None, :] < window
         return {"full_attention": full, "sliding_attention": _additive(self.seen & near, dtype)}
+
+
+def _columns(mask: Tensor, stem: int, start: int, end: int) -> Tensor | None:
+    """Of a mask's columns the first ``stem`` and those of a part; None for the first part, whose mask is causal."""
+    import torch
+
+    return torch.cat((mask[..., :stem], mask[..., start:end]), -1) if start else None
 
 
 def _ancestors(parents: Tensor) -> Tensor:

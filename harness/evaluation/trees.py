@@ -7,23 +7,41 @@ question and several drafts of one answer are all such beginnings. Pure: no torc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 BATCH = 1 / 16  # what a batch costs beside its tokens, in tokens of the largest there may be
+PART = 96  # tokens of branches that follow each other, up to which they are one part: see Row.parts
 Wanted = Callable[[tuple[int, ...], int], tuple[int, ...]]  # of a sequence's path and number: nodes to be read
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a row of T tokens costs: ``linear``·T for projections, ``pair``·T² for attention, in any one unit."""
+    """What a row of T tokens costs: ``linear``·T for projections, ``pair``·T² for attention, in any one unit.
+
+    ``branch`` is what attention costs more for each branch, where branches can be computed apart; None: they cannot.
+    """
 
     linear: float = 1.0
     pair: float = 0.0
+    branch: float | None = None
 
-    def of(self, tokens: int) -> float:
-        """The cost of a row of ``tokens``."""
-        return tokens * self.linear + tokens * tokens * self.pair
+    def of(self, stem: int, branches: Sequence[int] = ()) -> float:
+        """The cost of a row whose tokens are a ``stem`` that all others see, and branches, which do not see others."""
+        tokens = stem + sum(branches)
+        return tokens * self.linear + min(tokens * tokens * self.pair, self._apart(stem, branches))
+
+    def parts(self, stem: int, branches: Sequence[int]) -> bool:
+        """Whether such a row's attention is cheaper branch by branch."""
+        return self._apart(stem, branches) < (stem + sum(branches)) ** 2 * self.pair
+
+    def _apart(self, stem: int, branches: Sequence[int]) -> float:
+        if self.branch is None:
+            return math.inf
+        pairs = stem * stem + sum(size * (stem + size) for size in branches)
+        return pairs * self.pair + len(branches) * self.branch
 
 
 @dataclass(frozen=True)
@@ -48,6 +66,23 @@ class Row:
     def is_chain(self) -> bool:
         """True if no token has two children: a row like any other, for which a causal mask will do."""
         return all(parent == i - 1 for i, parent in enumerate(self.parents))
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """Half-open ranges of nodes that see themselves and the first range: the stem, which all others come after.
+
+        Branches that follow each other are one part as long as they are small.
+        """
+        fork = min((parent for node, parent in enumerate(self.parents) if parent != node - 1), default=len(self) - 1)
+        starts = [node for node, parent in enumerate(self.parents) if node > fork and parent == fork]
+        found = [(0, fork + 1)]
+        for start, end in pairwise([*starts, len(self)]):
+            first = found[-1][0]
+            if first and end - first <= PART:
+                found[-1] = (first, end)
+            else:
+                found.append((start, end))
+        return found
 
     @property
     def children(self) -> list[dict[int, int]]:
@@ -139,6 +174,7 @@ class _Growing:
         self._last: tuple[int, ...] = ()  # the sequence added last, and its nodes
         self._nodes: tuple[int, ...] = ()
         self._leaves = 0  # sequences that added a token
+        self._shape: tuple[int, tuple[int, ...]] = (0, ())  # tokens of the stem and of each branch
 
     def takes(self, sequence: tuple[int, ...], cost: Cost | None, longest: int, joined: int | None) -> bool:
         shared = _shared(self._last, sequence)
@@ -148,13 +184,27 @@ class _Growing:
             return False
         if joined is not None and shared >= joined:
             return True
-        before, after = len(self._tokens), len(self._tokens) + len(sequence) - shared
-        if after > max(longest, len(sequence)):
+        if len(self._tokens) + len(sequence) - shared > max(longest, len(sequence)):
             return False
-        return cost.of(after) - cost.of(before) <= min(cost.of(before) / self._leaves, cost.of(len(sequence)))
+        stem, branches = self._grown(shared, len(sequence) - shared)
+        before, alone = cost.of(*self._shape), cost.of(len(sequence))
+        # What a branch that is computed apart adds is the same, however long the row.
+        apart = stem == shared and len(branches) > len(self._shape[1]) and cost.parts(stem, branches)
+        return cost.of(stem, branches) - before <= (alone if apart else min(before / self._leaves, alone))
+
+    def _grown(self, shared: int, more: int) -> tuple[int, tuple[int, ...]]:
+        """The row's shape with so many tokens more after the first ``shared`` ones of the sequence added last."""
+        stem, branches = self._shape
+        if shared == stem and not branches:
+            return stem + more, ()
+        if shared > stem:
+            return stem, (*branches[:-1], branches[-1] + more)
+        return shared, (*((len(self._tokens) - shared,) if shared < stem else branches), more)
 
     def add(self, number: int, sequence: tuple[int, ...]) -> None:
         shared = _shared(self._last, sequence)
+        if shared < len(sequence):
+            self._shape = self._grown(shared, len(sequence) - shared)
         nodes = list(self._nodes[:shared])
         for token in sequence[shared:]:
             self._parents.append(nodes[-1] if nodes else -1)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.evaluation.decoding import sees_all
+from harness.evaluation.kernels import ATTENTION
 from harness.evaluation.sharing import Held, Step, Tensors, Variant, forward, has_other_windows
 from harness.evaluation.steps import Steps, is_plain
 from harness.evaluation.trees import Batch, Cost, pack
 
 # Multiply-adds that a weight of attention counts as beside its products: the best of four values tried on a CPU.
 SOFTMAX = 150.0
+BRANCH = 1e7  # multiply-adds that computing a branch's attention apart takes as long as, beside its pairs
 
 
 def can_branch(model: Any, prefix: str, device: str) -> bool:
@@ -114,10 +116,13 @@ def _close(a: Any, b: Any) -> bool:
 def cost_of(model: Any) -> Cost:
     """Multiply-adds of a row, by the shapes of ``model``: a layer's projections a token, attention a pair of tokens.
 
-    What a pair's weight goes through beside the two products counts as :data:`SOFTMAX`.
+    What a pair's weight goes through beside the two products counts as :data:`SOFTMAX`. Branches can be computed apart
+    by this package's attention, if it is every layer's and no layer sees a window.
     """
     config = model.config.get_text_config()
     embeddings = model.get_input_embeddings().weight.numel()
     weights = sum(p.numel() for p in model.parameters()) - embeddings
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Cost(weights / config.num_hidden_layers, config.num_attention_heads * (2.0 * width + SOFTMAX))
+    pair = config.num_attention_heads * (2.0 * width + SOFTMAX)
+    apart = config._attn_implementation == ATTENTION and sees_all(model)
+    return Cost(weights / config.num_hidden_layers, pair, BRANCH if apart else None)

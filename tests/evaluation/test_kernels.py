@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 
-from harness.evaluation import kernels
+from harness.evaluation import kernels, trees
 from harness.evaluation.kernels import LEAST_ROWS, quicken
 from harness.evaluation.sharing import Held, Step, Tensors, Variant, forward
 from harness.evaluation.trees import Batch, Cost, Row, pack
+from harness.evaluation.trials import cost_of
 from harness.experts import layers_prefix
 from tests.evaluation.architectures import BRANCHING, MODELS, close, model_of
 
@@ -63,6 +65,38 @@ def test_branching_rows_are_scored_alike(name: str, short: int, monkeypatch: pyt
         return forward(model, layers_prefix(model), tensors, Held(), step)
 
     assert close(logits(quick), logits(plain))
+
+
+@AVX512
+@pytest.mark.usefixtures("maker")
+@pytest.mark.parametrize("name", sorted(BRANCHING))
+@pytest.mark.parametrize("part", [1, 6])
+def test_branches_of_a_row_by_itself_are_computed_apart(name: str, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "SHORT", 4)
+    monkeypatch.setattr(trees, "PART", part)
+    plain = model_of(name)
+    quick = copy.deepcopy(plain)
+    quicken(quick)
+    stem = list(range(3, 9))
+    ends = [[10, 11, 12], [13, 14, 9], [10, 15, 9, 9], [16], [17, 18], [17, 19, 20, 21, 22]]
+    (row,) = pack([[*stem, *end] for end in ends], Cost(1.0), joined=[len(stem)] * len(ends))
+    tensors = Tensors(Batch((row,)), [(0, node) for node in range(len(row))], 0, "cpu")
+    parts: list[int] = []
+    computed = kernels._by_parts
+
+    def counted(*given: Any) -> torch.Tensor:
+        parts.append(len(given[3]))
+        return computed(*given)
+
+    monkeypatch.setattr(kernels, "_by_parts", counted)
+
+    def logits(model: torch.nn.Module) -> torch.Tensor:
+        return forward(model, layers_prefix(model), tensors, Held(), Step(Variant("", (), lambda: model), 0, ()))
+
+    assert close(logits(quick), logits(plain))
+    whole = name in {"gemma2", "gemma3", "qwen2-window"}  # layers see a window, or are not asked by this package
+    assert (cost_of(quick).branch is None) == whole
+    assert whole or parts == [len(row.parts)] * quick.config.num_hidden_layers
 
 
 @AVX512

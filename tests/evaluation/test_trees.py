@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.evaluation import trees
 from harness.evaluation.trees import BATCH, Cost, Row, batches, draft_tree, pack
 
 # Few tokens, so that sequences begin alike often.
 SEQUENCE = st.lists(st.integers(0, 2), min_size=1, max_size=9)
 SEQUENCES = st.lists(SEQUENCE, min_size=1, max_size=14)
-COSTS = st.builds(Cost, st.floats(0.1, 100), st.floats(0, 10))
+COSTS = st.builds(Cost, st.floats(0.1, 100), st.floats(0, 10), st.none() | st.floats(0, 10))
 RULES = st.one_of(st.none(), COSTS)
 
 
@@ -52,10 +53,45 @@ def test_equal_sequences_have_one_path(sequences, cost):
     assert all(where[number] == where[number + len(sequences)] for number in range(len(sequences)))
 
 
+@given(SEQUENCES, COSTS, st.integers(1, 4))
+def test_every_node_sees_the_first_part_and_its_own_alone(sequences, cost, part):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trees, "PART", part)
+        for row in pack(sequences, cost):
+            assert [node for start, end in row.parts for node in range(start, end)] == list(range(len(row)))
+            assert row.is_chain == (len(row.parts) == 1)
+            stem = range(row.parts[0][1])
+            assert list(row.parents[: len(stem)]) == list(range(-1, len(stem) - 1))
+            for start, end in row.parts[1:]:
+                assert row.parents[start] == len(stem) - 1  # all of the stem, that is
+                assert all(parent == len(stem) - 1 or start <= parent < end for parent in row.parents[start:end])
+                branches = sum(parent == len(stem) - 1 for parent in row.parents[start:end])
+                assert branches == 1 or end - start <= part
+
+
+def test_branches_that_are_computed_apart_share_what_comes_before_them_with_any_number():
+    stem = list(range(500))
+    questions = [[*stem, 1000 + n, *range(2000, 2095)] for n in range(20)]
+    whole, apart = Cost(1.0, 0.001), Cost(1.0, 0.001, 10.0)
+    assert [len(row) for row in pack(questions, apart)] == [500 + 20 * 96]
+    assert len(pack(questions, whole)) > 1  # as every question would be paired with all others
+    (row,) = pack(questions, apart)
+    assert row.parts == [(0, 500), *((500 + 96 * n, 596 + 96 * n) for n in range(20))]
+    assert apart.of(500, [96] * 20) == 500 + 20 * 96 + 0.001 * (500 * 500 + 20 * 96 * 596) + 20 * 10
+    assert apart.of(50, [9]) == whole.of(59)  # as a whole, where that is less
+    # Other exemplars after the same instruction: what comes after it would be one branch.
+    other = [*stem[:40], *range(3000, 3460)]
+    assert len(pack([*questions, *([*other, n] for n in range(20))], apart)) == 2
+    assert len(pack([[0, *range(1, 99)], [0, 300]], Cost(1.0, 1.0, 100.0))) == 2  # not for one token
+
+
 @given(SEQUENCES, COSTS)
 def test_sharing_is_never_dearer_than_a_row_for_each_sequence(sequences, cost):
     alone = sum(cost.of(len(sequence)) for sequence in {tuple(s) for s in sequences})
-    assert sum(cost.of(len(row)) for row in pack(sequences, cost)) <= alone * (1 + 1e-9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trees, "PART", 1)
+        shapes = [[end - start for start, end in row.parts] for row in pack(sequences, cost)]
+    assert sum(cost.of(shape[0], shape[1:]) for shape in shapes) <= alone * (1 + 1e-9)
 
 
 @given(SEQUENCES, st.integers(1, 12))
