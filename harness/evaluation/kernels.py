@@ -1,4 +1,4 @@
-"""The same arithmetic by faster kernels: of float32 models on CPUs with AVX-512, and of steps of decoding on a GPU."""
+"""The same arithmetic by faster kernels: on a CPU, mostly in float32 with AVX-512, and steps of decoding on a GPU."""
 
 from __future__ import annotations
 
@@ -16,39 +16,46 @@ if TYPE_CHECKING:
 
 LEAST_ROWS = 128  # below, choosing a kernel takes longer than the better one saves, and so does a call for each head
 OTHER = ("position_bias", "softcap", "cache", "s_aux")  # what some models ask of attention beside the usual
-ATTENTION = "sdpa_or_products"  # what transformers know it by
+PARTS, PRODUCTS = "sdpa_by_parts", "sdpa_or_products"  # what transformers know this package's attention by
 SHORT = 96  # tokens a row, above which attention by blocks is faster than by plain products
 
 
 def quicken(model: Any) -> None:
-    """Gives a float32 model on an AVX-512 processor faster linear layers and attention, in place; others none.
+    """Gives a model on a CPU faster attention, and a float32 model on an AVX-512 processor linear layers too, in place.
 
     Torch calls MKL for linear layers, which on processors of other makers than its own keeps to 256-bit kernels: half
     the rate of oneDNN, which comes with torch too. On Intel's it is the faster one, and stays. And torch's fused
     attention computes what remains of a row beyond a multiple of 16 tokens one by one, which costs short rows most of
     their time. Sums are taken in another order: nothing else changes. What lies between the products is done in fewer
-    passes over memory where a layer is Llama's: see :mod:`layers`.
+    passes over memory where a layer is Llama's: see :mod:`layers`. Other dtypes and processors keep torch's attention,
+    but of long rows that branch each branch by itself.
     """
     import torch
     from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
 
     from harness.evaluation.layers import quick_classes
 
-    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch._C._has_mkldnn:
-        return
-    if not _is_intel():
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch._C._has_mkldnn
+    if wide and not _is_intel():
         for module in model.modules():
             if type(module) is torch.nn.Linear and _is_plain(module.weight):
                 module.__class__ = _linear()
     config = getattr(model, "config", None)
-    if config is not None and config._attn_implementation == "sdpa" and all(map(_is_plain, model.parameters())):
-        AttentionInterface.register(ATTENTION, _attention)
-        AttentionMaskInterface.register(ATTENTION, _mask)
-        model.set_attn_implementation(ATTENTION)
-        if getattr(config, "hidden_act", None) == "silu":
-            quick = quick_classes(_attention)
-            for module in model.modules():
-                module.__class__ = quick.get(type(module), type(module))
+    if config is None or config._attn_implementation != "sdpa":
+        return
+    if not (wide and all(map(_is_plain, model.parameters()))):
+        AttentionInterface.register(PARTS, _attention_by_parts)
+        AttentionMaskInterface.register(PARTS, sdpa_mask)
+        model.set_attn_implementation(PARTS)
+        return
+    AttentionInterface.register(PRODUCTS, _attention)
+    AttentionMaskInterface.register(PRODUCTS, _mask)
+    model.set_attn_implementation(PRODUCTS)
+    if getattr(config, "hidden_act", None) == "silu":
+        quick = quick_classes(_attention)
+        for module in model.modules():
+            module.__class__ = quick.get(type(module), type(module))
 
 
 @cache
@@ -94,16 +101,11 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Attention of [rows, heads, tokens, width], as transformers' ``sdpa`` gives it."""
     import torch
-    from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+    from transformers.integrations.sdpa_attention import repeat_kv
 
-    scaling: Any = options.get("scaling")
-    usual = scaling is not None and not options.get("dropout") and all(options.get(name) is None for name in OTHER)
-    parts = getattr(attention_mask, "parts", None)
-    if usual and parts and key.shape[2] > SHORT:
-        return _by_parts(query, key, value, parts, scaling), None
-    if attention_mask is None or not attention_mask.is_floating_point() or key.shape[2] > SHORT or not usual:
-        result: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-        return result
+    if attention_mask is None or not attention_mask.is_floating_point() or key.shape[2] > SHORT or _is_unusual(options):
+        return _attention_by_parts(module, query, key, value, attention_mask, **options)
+    scaling = options["scaling"]
     groups = query.shape[1] // key.shape[1]
     alike = attention_mask.shape[1] == 1  # all heads' masks
     if alike and query.shape[2] > 1 and query.shape[0] * query.shape[2] >= LEAST_ROWS:
@@ -116,6 +118,25 @@ def _attention(
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     seen = torch.matmul(query * scaling, key.transpose(2, 3)).add_(attention_mask)
     return torch.matmul(torch.softmax(seen, -1), value).transpose(1, 2), None
+
+
+def _is_unusual(options: dict[str, Any]) -> bool:
+    """Whether a model asks for more than attention with a scale and a mask."""
+    asked = options.get("dropout") or any(options.get(name) is not None for name in OTHER)
+    return bool(asked) or options.get("scaling") is None
+
+
+def _attention_by_parts(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """As transformers' ``sdpa``, but of a long row that branches part by part."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    parts = getattr(attention_mask, "parts", None)
+    if parts and key.shape[2] > SHORT and not _is_unusual(options):
+        return _by_parts(query, key, value, parts, options["scaling"]), None
+    result: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    return result
 
 
 def _one_head(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:

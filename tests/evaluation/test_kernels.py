@@ -67,11 +67,13 @@ def test_branching_rows_are_scored_alike(name: str, short: int, monkeypatch: pyt
     assert close(logits(quick), logits(plain))
 
 
-@AVX512
-@pytest.mark.usefixtures("maker")
+@pytest.mark.parametrize("capability", [torch.backends.cpu.get_cpu_capability(), "AVX2"])
 @pytest.mark.parametrize("name", sorted(BRANCHING))
 @pytest.mark.parametrize("part", [1, 6])
-def test_branches_of_a_row_by_itself_are_computed_apart(name: str, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_branches_of_a_row_by_itself_are_computed_apart(
+    name: str, part: int, capability: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(kernels, "SHORT", 4)
     monkeypatch.setattr(trees, "PART", part)
     plain = model_of(name)
@@ -157,7 +159,9 @@ def test_the_makers_name_is_read_where_the_system_shows_it(listed, processor, in
 
 
 @pytest.mark.parametrize("other", ["processor", "dtype"])
-def test_other_processors_and_dtypes_are_left_alone(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_processors_and_dtypes_have_their_attention_by_parts_alone(
+    other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = copy.deepcopy(model_of("llama"))
     if other == "processor":
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
@@ -165,7 +169,22 @@ def test_other_processors_and_dtypes_are_left_alone(other: str, monkeypatch: pyt
         model = model.to(torch.bfloat16)
     before = kinds(model)
     quicken(model)
-    assert (kinds(model), model.config._attn_implementation) == (before, "sdpa")
+    assert (kinds(model), model.config._attn_implementation) == (before, "sdpa_by_parts")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_attention_by_parts_alone_gives_a_models_own_logits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    plain = model_of(name)
+    quick = copy.deepcopy(plain)
+    quicken(quick)
+    ids = torch.randint(3, 61, (3, 20), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, :2] = 0
+    with torch.inference_mode():
+        for asked in ({"input_ids": ids}, {"input_ids": ids, "attention_mask": mask}):
+            assert torch.equal(quick(**asked).logits, plain(**asked).logits)
+        assert torch.equal(quick.generate(ids, max_new_tokens=4), plain.generate(ids, max_new_tokens=4))
 
 
 def test_short_rows_get_a_mask_that_is_added_and_long_plain_texts_none() -> None:
