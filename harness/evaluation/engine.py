@@ -97,7 +97,7 @@ class Engine:
         """
         numbers = list(requests)
         lengths = [len(requests[n].continuation) for n in numbers]
-        rows = pack([requests[n].scored for n in numbers], self.cost, apart=apart)
+        rows = self._rows(requests, apart)
 
         def reader(batch: Batch, where: Mapping[tuple[int, int], int]) -> Read:
             asked = [(i, path, index) for i, row in enumerate(batch.rows) for index, path in row.paths.items()]
@@ -115,9 +115,18 @@ class Engine:
         Any of them asked by themselves, rows apart, come in the same batches.
         """
         numbers = list(requests)
-        rows = pack([requests[n].scored for n in numbers], self.cost)
-        for batch in batches(rows, self.sizes.rows, self.sizes.tokens):
+        for batch in batches(self._rows(requests), self.sizes.rows, self.sizes.tokens):
             yield batch, tuple(tuple(numbers[index] for index in row.paths) for row in batch.rows)
+
+    def _rows(self, requests: Mapping[int, Request], apart: Sequence[int] | None = None) -> list[Row]:
+        read = [len(request.continuation) for request in requests.values()]
+        scored = [request.scored for request in requests.values()]
+        return pack(scored, self.cost, apart=apart, read=read, most=self._readable)
+
+    @property
+    def _readable(self) -> int:
+        """Nodes of a row, beyond those of one sequence, whose logits may be held at a time."""
+        return self.sizes.logits // max(1, len(self.tokenizer))
 
     def generate(
         self,
@@ -189,7 +198,9 @@ class Engine:
         trees = {n: draft_tree(request.context, [d[:-1] for d in drafts[n]]) for n, request in requests.items()}
         owner = [number for number, tree in trees.items() for _ in tree]
         starts = [len(requests[number].context) for number in owner]
-        rows = pack([sequence for tree in trees.values() for sequence in tree], self.cost, joined=starts)
+        sequences = [sequence for tree in trees.values() for sequence in tree]
+        read = [len(sequence) - start + 1 for sequence, start in zip(sequences, starts, strict=True)]
+        rows = pack(sequences, self.cost, joined=starts, read=read, most=self._readable)
         going: dict[str, dict[int, list[int]]] = {variant.identity: {} for variant in variants}
 
         def reader(batch: Batch, where: Mapping[tuple[int, int], int]) -> Read:

@@ -31,13 +31,13 @@ class Cost:
     def of(self, stem: int, branches: Sequence[int] = ()) -> float:
         """The cost of a row whose tokens are a ``stem`` that all others see, and branches, which do not see others."""
         tokens = stem + sum(branches)
-        return tokens * self.linear + min(tokens * tokens * self.pair, self._apart(stem, branches))
+        return tokens * self.linear + min(tokens * tokens * self.pair, self._by_branches(stem, branches))
 
-    def parts(self, stem: int, branches: Sequence[int]) -> bool:
+    def divides(self, stem: int, branches: Sequence[int]) -> bool:
         """Whether such a row's attention is cheaper branch by branch."""
-        return self._apart(stem, branches) < (stem + sum(branches)) ** 2 * self.pair
+        return self._by_branches(stem, branches) < (stem + sum(branches)) ** 2 * self.pair
 
-    def _apart(self, stem: int, branches: Sequence[int]) -> float:
+    def _by_branches(self, stem: int, branches: Sequence[int]) -> float:
         if self.branch is None:
             return math.inf
         pairs = stem * stem + sum(size * (stem + size) for size in branches)
@@ -130,6 +130,8 @@ def pack(
     longest: int = 4096,
     joined: Sequence[int] | None = None,
     apart: Sequence[int] | None = None,
+    read: Sequence[int] | None = None,
+    most: float = math.inf,
 ) -> list[Row]:
     """Every sequence on a path of one row; rows grow as long as that makes the average sequence cheaper.
 
@@ -139,7 +141,8 @@ def pack(
     nothing but chains, where one sequence is the beginning of the next: for models that cannot be given a tree. Where
     ``joined`` is given, sequences that share so many tokens stay in one row at any cost, with those in between. Where
     ``apart`` is given, sequences of different numbers share no row: that makes the rows of an earlier packing again, in
-    which more sequences took part. Raises ValueError for an empty sequence.
+    which more sequences took part. ``read`` is how many of each sequence's nodes are wanted, and ``most`` how many may
+    be of a row that takes another sequence. Raises ValueError for an empty sequence.
     """
     order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i]))
     least = _spanned([sequences[i] for i in order], [joined[i] for i in order]) if joined else [None] * len(order)
@@ -150,8 +153,11 @@ def pack(
         if not sequence:
             raise ValueError(f"sequence {number} is empty")
         other = apart is not None and last >= 0 and apart[number] != apart[last]
-        if other or not (rows and rows[-1].takes(sequence, cost, longest, needed)):
+        more = read[number] if read else 0
+        full = bool(rows) and rows[-1].read + more > most
+        if other or not (rows and rows[-1].takes(sequence, cost, 0 if full else longest, needed)):
             rows.append(_Growing())
+        rows[-1].read += more
         last = number
         rows[-1].add(number, sequence)
     return [row.done() for row in rows]
@@ -168,6 +174,7 @@ def _spanned(ordered: Sequence[Sequence[int]], joined: Sequence[int]) -> list[in
 
 class _Growing:
     def __init__(self) -> None:
+        self.read = 0  # nodes that are wanted of its sequences
         self._tokens: list[int] = []
         self._parents: list[int] = []
         self._paths: dict[int, tuple[int, ...]] = {}
@@ -189,7 +196,7 @@ class _Growing:
         stem, branches = self._grown(shared, len(sequence) - shared)
         before, alone = cost.of(*self._shape), cost.of(len(sequence))
         # What a branch that is computed apart adds is the same, however long the row.
-        apart = stem == shared and len(branches) > len(self._shape[1]) and cost.parts(stem, branches)
+        apart = stem == shared and len(branches) > len(self._shape[1]) and cost.divides(stem, branches)
         return cost.of(stem, branches) - before <= (alone if apart else min(before / self._leaves, alone))
 
     def _grown(self, shared: int, more: int) -> tuple[int, tuple[int, ...]]:

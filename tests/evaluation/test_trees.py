@@ -85,6 +85,17 @@ def test_branches_that_are_computed_apart_share_what_comes_before_them_with_any_
     assert len(pack([[0, *range(1, 99)], [0, 300]], Cost(1.0, 1.0, 100.0))) == 2  # not for one token
 
 
+def test_a_row_takes_no_more_than_may_be_read_of_it_but_all_drafts_of_a_prompt():
+    stem = list(range(500))
+    questions = [[*stem, 1000 + n, *range(2000, 2095)] for n in range(7)]
+    cost = Cost(1.0, 0.001, 10.0)
+    rows = pack(questions, cost, read=[10] * 7, most=25)
+    assert [sorted(row.paths) for row in rows] == [[0, 1], [2, 3], [4, 5], [6]]
+    drafts = [[*question, 3000 + n] for question in questions for n in range(3)]
+    rows = pack(drafts, cost, joined=[596] * 21, read=[10] * 21, most=5)
+    assert [len(row.paths) for row in rows] == [3] * 7
+
+
 @given(SEQUENCES, COSTS)
 def test_sharing_is_never_dearer_than_a_row_for_each_sequence(sequences, cost):
     alone = sum(cost.of(len(sequence)) for sequence in {tuple(s) for s in sequences})
