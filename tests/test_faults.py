@@ -117,9 +117,10 @@ def test_a_command_that_may_not_write_says_so(tmp_path, capsys, monkeypatch):
 
 
 WORKING = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from harness import cli, files
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it runs in the background ignore it
 def work(options):
     with files.atomic_folder(Path(sys.argv[1])) as folder:
         (folder / "file").write_text("half")
