@@ -291,8 +291,8 @@ def _floor(workload: Workload, grid: Any, plans: Mapping[str, Any]) -> dict[str,
 
     Projections and head by the weights' sizes; attention by pairs of a token and one that it sees.
     """
+    from harness.evaluation.rows import Cost, pack
     from harness.evaluation.sharing import Variant, layer_calls
-    from harness.evaluation.trees import Cost, pack
     from harness.identity import slot_identities
 
     if workload.kind == "generation":

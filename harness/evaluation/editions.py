@@ -26,6 +26,7 @@ _ENGINE = (
     "likelihoods.py",
     "requests.py",
     "room.py",
+    "rows.py",
     "sharing.py",
     "sizing.py",
     "steps.py",

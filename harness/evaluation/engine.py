@@ -19,8 +19,9 @@ from harness.evaluation.drafts import ANCHORS, anchor, filling, walk
 from harness.evaluation.graphs import Graphs
 from harness.evaluation.likelihoods import sums
 from harness.evaluation.requests import Request
+from harness.evaluation.rows import Cost, draft_tree, pack
 from harness.evaluation.sharing import Held, Tensors, Variant, forward, itinerary
-from harness.evaluation.trees import Batch, Cost, Row, Wanted, batches, cut, draft_tree, pack
+from harness.evaluation.trees import Batch, Row, Wanted, batches, cut
 from harness.evaluation.workers import Emit, run_all
 
 if TYPE_CHECKING:

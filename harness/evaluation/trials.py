@@ -7,9 +7,10 @@ from typing import Any
 
 from harness.evaluation.decoding import sees_all
 from harness.evaluation.kernels import PARTS, PRODUCTS
+from harness.evaluation.rows import Cost, pack
 from harness.evaluation.sharing import Held, Step, Tensors, Variant, forward, has_other_windows
 from harness.evaluation.steps import Steps, is_plain
-from harness.evaluation.trees import Batch, Cost, pack
+from harness.evaluation.trees import Batch
 
 # Multiply-adds that a weight of attention counts as beside its products: the best of four values tried on a CPU.
 SOFTMAX = 150.0

@@ -11,8 +11,8 @@ from harness.errors import LayerswapError
 from harness.evaluation.drafts import anchor, filling, walk
 from harness.evaluation.engine import Engine, Sizes
 from harness.evaluation.requests import Encoder, Request, Stop
+from harness.evaluation.rows import Cost
 from harness.evaluation.sharing import Variant, layer_calls
-from harness.evaluation.trees import Cost
 from harness.evaluation.trials import SOFTMAX, can_branch, can_share, cost_of
 from harness.experts import layers_prefix
 from tests.evaluation.architectures import MODELS, RECIPES, experts_of, model_of, variants_of

@@ -8,8 +8,9 @@ import torch
 
 from harness.evaluation import kernels, trees
 from harness.evaluation.kernels import LEAST_ROWS, quicken
+from harness.evaluation.rows import Cost, pack
 from harness.evaluation.sharing import Held, Step, Tensors, Variant, forward
-from harness.evaluation.trees import Batch, Cost, Row, pack
+from harness.evaluation.trees import Batch, Row
 from harness.evaluation.trials import cost_of
 from harness.experts import layers_prefix
 from tests.evaluation.architectures import BRANCHING, MODELS, close, model_of

@@ -11,7 +11,7 @@ import pytest
 from harness.evaluation.grid import Grid, Settings
 from harness.evaluation.questions import questions
 from harness.evaluation.responses import Store
-from harness.evaluation.trees import Cost, pack
+from harness.evaluation.rows import Cost, pack
 from harness.profiles import load_profile
 from harness.recipes import Expert, LayerSwap, Soup
 

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.evaluation.rows import Cost, pack
 from harness.evaluation.sharing import (
     Held,
     Step,
@@ -17,7 +18,7 @@ from harness.evaluation.sharing import (
     itinerary,
     layer_calls,
 )
-from harness.evaluation.trees import Cost, batches, pack
+from harness.evaluation.trees import batches
 from harness.evaluation.trials import can_branch, can_share
 from harness.experts import layers_prefix
 from tests.evaluation.architectures import BRANCHING, MODELS, close, config_of, logits_of, model_of, variants_of
