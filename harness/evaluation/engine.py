@@ -127,7 +127,7 @@ class Engine:
     @property
     def _readable(self) -> int:
         """Nodes of a row, beyond those of one sequence, whose logits may be held at a time."""
-        return self.sizes.logits // max(1, len(self.tokenizer))
+        return self.sizes.logits // len(self.tokenizer)
 
     def generate(
         self,

@@ -15,6 +15,7 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from harness.evaluation.kernels import reads_parts
 from harness.evaluation.trees import Batch
 
 if TYPE_CHECKING:
@@ -119,13 +120,15 @@ class Tensors:
         """What to give a model as ``attention_mask``: None, or an additive mask [rows, 1, width, width].
 
         A model whose layers see a window only gets a mask a kind of layer, cut by positions and not by columns. The
-        mask of a row by itself has its ``parts`` (:attr:`Row.parts`), each but the first with a mask of what it sees.
+        mask of a row by itself has its ``parts`` (:attr:`Row.parts`), each but the first with a mask of what it sees,
+        if the model's attention reads them.
         """
         if self.seen is None:
             return None
         full: Any = _additive(self.seen, dtype)
-        full.parts = [(a, b, _columns(full[:, :, a:b], self.parts[0][1], a, b)) for a, b in self.parts]
         text = config.get_text_config()
+        if reads_parts(text):
+            full.parts = [(a, b, _columns(full[:, :, a:b], self.parts[0][1], a, b)) for a, b in self.parts]
         kinds = set(getattr(text, "layer_types", None) or ())
         window = getattr(text, "sliding_window", None)
         if not window or kinds <= {"full_attention"}:

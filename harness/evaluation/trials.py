@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.evaluation.decoding import sees_all
-from harness.evaluation.kernels import PARTS, PRODUCTS
+from harness.evaluation.kernels import reads_parts
 from harness.evaluation.rows import Cost, pack
 from harness.evaluation.sharing import Held, Step, Tensors, Variant, forward, has_other_windows
 from harness.evaluation.steps import Steps, is_plain
@@ -125,5 +125,5 @@ def cost_of(model: Any) -> Cost:
     weights = sum(p.numel() for p in model.parameters()) - embeddings
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     pair = config.num_attention_heads * (2.0 * width + SOFTMAX)
-    apart = config._attn_implementation in (PARTS, PRODUCTS) and sees_all(model)
+    apart = reads_parts(config) and sees_all(model)
     return Cost(weights / config.num_hidden_layers, pair, BRANCH if apart else None)

@@ -100,6 +100,8 @@ def test_branches_of_a_row_by_itself_are_computed_apart(
     whole = name in {"gemma2", "gemma3", "qwen2-window"}  # layers see a window, or are not asked by this package
     assert (cost_of(quick).branch is None) == whole
     assert whole or parts == [len(row.parts)] * quick.config.num_hidden_layers
+    masks = tensors.masks(plain.config, torch.float32)  # of a model that would not read them
+    assert not any(hasattr(mask, "parts") for mask in (masks.values() if isinstance(masks, dict) else [masks]))
 
 
 @AVX512
